@@ -1,0 +1,291 @@
+"""The plan: the one value that crosses from the compiler to the runtime.
+
+A plan is complete: `plan.json` alone is enough for the runtime on a node that has neither pydantic
+nor yaml, so this module imports the standard library only. Everything is a frozen dataclass;
+`to_json` and `from_json` are inverse to each other, and `from_json` refuses what it does not know
+with a `PlanError` that names the place.
+
+Both halves of the project meet here and nowhere else: the compiler writes a `Plan`, the templates
+loop over it, the runtime obeys it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+
+FORMAT = 1
+"""Version of the plan's form. The runtime refuses a plan of another version at preflight."""
+
+
+class PlanError(ValueError):
+    """The text is not a plan of this format; the message names the place."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that define a decoder-only transformer, independent of any weights."""
+
+    family: str  # llama | mistral | mixtral | qwen2 | qwen3 | gemma | nemotron | gpt
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_groups: int
+    head_dim: int
+    vocab: int  # as published, before any padding
+    max_positions: int
+    norm: str = "rmsnorm"  # rmsnorm | rmsnorm_1p (weight + 1) | layernorm | layernorm_1p
+    norm_epsilon: float = 1e-5
+    activation: str = "swiglu"  # swiglu | geglu | gelu | squared_relu
+    position: str = "rope"  # rope | learned
+    rope_base: float = 10000.0
+    rope_percent: float = 1.0
+    rope_scaling: dict[str, typing.Any] = field(default_factory=dict)  # as in config.json; {} for none
+    tied: bool = False  # the output layer is the embedding
+    qkv_bias: bool = False
+    linear_bias: bool = False  # a bias on every linear layer
+    qk_norm: bool = False
+    sliding_window: int = 0  # tokens; 0 for none
+    embedding_scale: float = 1.0  # Gemma multiplies embeddings by sqrt(hidden)
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_ffn: int = 0
+    shared_expert_ffn: int = 0
+    init_std: float = 0.02
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights come from."""
+
+    kind: str = "random"  # random | hf (a safetensors folder) | stage (of this run) | run (another run folder)
+    path: str = ""  # hf: folder or URL; run: the run folder
+    revision: str = ""  # hf: commit or tag
+    stage: str = ""  # stage, run: the stage's name
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as one role uses it."""
+
+    name: str  # what the spec said; for people
+    shape: Shape
+    weights: Weights
+    tokenizer: str = "builtin:bytes"  # builtin:bytes, a folder, a tokenizer.json, or a SentencePiece .model
+    chat_template: str = ""  # a jinja2 template, the name of a built-in one, or empty: the tokenizer's own
+    head: str = "language"  # language | scalar | attributes
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a role's GPUs are cut up. World size is tp * pp * cp * dp."""
+
+    tp: int = 1
+    pp: int = 1
+    vp: int = 1
+    cp: int = 1
+    ep: int = 1
+    etp: int = 1
+    dp: int = 1
+    sequence_parallel: bool = False
+    stage_layers: tuple[int, ...] = ()  # decoder layers of chunk v of stage p at index v * pp + p
+
+    @property
+    def world_size(self) -> int:
+        return self.tp * self.pp * self.cp * self.dp
+
+    def __str__(self) -> str:
+        sizes = [("TP", self.tp), ("PP", self.pp), ("VP", self.vp), ("CP", self.cp), ("EP", self.ep)]
+        shown = [f"{name}{size}" for name, size in sizes if size > 1]
+        return "·".join([*shown, f"DP{self.dp}"])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted peak per GPU at the worst rank, GiB."""
+
+    total_gib: float = 0.0
+    capacity_gib: float = 0.0
+    oom_probability: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    worst_rank: int = 0
+
+
+@dataclass(frozen=True)
+class Role:
+    """One model on its share of a job's machines: one het group under Slurm, one torchrun."""
+
+    name: str  # model (the only role of a single-role job) | actor | critic | reward | reference
+    program: str  # a module of runtime/algorithms
+    nodes: int
+    gpus: int  # per node; on a CPU, processes per node
+    layout: Layout
+    micro_batch: int
+    global_batch: int
+    model: Model
+    precision: str = "bf16"  # bf16 | fp32
+    recompute: str = "none"  # none | selective | full
+    implementation: str = "local"  # local | te
+    distributed_optimizer: bool = True
+    memory: Memory = Memory()
+    step_seconds: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One allocation: one sbatch, or one launch on this machine."""
+
+    name: str
+    stage: str  # also the name of its folder in the run folder
+    nodes: int
+    depends_on: tuple[str, ...]  # names of jobs
+    roles: tuple[Role, ...]
+    settings: dict[str, typing.Any]  # the algorithm's own fields, validated once by the compiler
+    data: dict[str, typing.Any]
+    time_seconds: int = 0  # 0: no limit
+    port: int = 29500  # rendezvous on one machine; under Slurm derived from the job id
+    collective_timeout_seconds: int = 1800
+    heartbeat_seconds: int = 3600  # a run that shows no sign of life for so long is dead
+    export: bool = False  # write hf/ at the end
+    env: dict[str, str] = field(default_factory=dict)
+    identity: dict[str, typing.Any] = field(default_factory=dict)  # maths fields and inputs by path
+    hash: str = ""  # of `identity`
+
+
+@dataclass(frozen=True)
+class Container:
+    engine: str = "none"  # none | pyxis | apptainer
+    image: str = ""
+    mounts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slurm:
+    account: str = ""
+    partition: str = ""
+    qos: str = ""
+    gpus_flag: str = "gpus-per-node"  # gpus-per-node | gres | none
+    gpu_type: str = ""  # as in --gpus-per-node=TYPE:N; empty for none
+    exclusive: bool = True
+    cpus_per_task: int = 0
+    mem: str = ""
+    signal_seconds: int = 300  # before the limit the job is told to save
+    extra: tuple[str, ...] = ()  # further sbatch flags, each as `--flag=value`
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the plan runs: what the profile said, as far as scripts and the runtime need it."""
+
+    name: str
+    scheduler: str  # slurm | none
+    gpu: str  # a catalog name, or cpu
+    gpus_per_node: int
+    device: str  # cuda | cpu
+    backend: str  # nccl | gloo
+    python: str = "python3"  # the interpreter on a node that has the runtime's packages
+    path: str = ""  # folder on a node that holds specc and runtime; empty when they are installed there
+    results: str = ""  # folder on a node under which run folders lie
+    cache: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()  # names of environment variables, taken from the shell at submit
+    container: Container = Container()
+    slurm: Slurm = Slurm()
+
+
+@dataclass(frozen=True)
+class Totals:
+    gpu_hours: float = 0.0
+    wall_seconds: float = 0.0
+    jobs: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    format: int
+    name: str
+    version: str  # of specc
+    seed: int
+    cluster: Cluster
+    jobs: tuple[Job, ...]
+    totals: Totals = Totals()
+    overrides: tuple[str, ...] = ()  # --set, as given
+    spec: dict[str, typing.Any] = field(default_factory=dict)  # the resolved spec
+
+    def job(self, name: str) -> Job:
+        """The job of that name; PlanError when there is none."""
+        for job in self.jobs:
+            if job.name == name:
+                return job
+        raise PlanError(f"the plan has no job `{name}`; it has {', '.join(j.name for j in self.jobs)}")
+
+
+def role_of(job: Job, name: str) -> Role:
+    """The role of that name; PlanError when there is none."""
+    for role in job.roles:
+        if role.name == name:
+            return role
+    raise PlanError(f"job `{job.name}` has no role `{name}`; it has {', '.join(r.name for r in job.roles)}")
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as JSON text: keys in the order of the fields, so the same plan gives the same bytes."""
+    return json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Plan:
+    """Read a plan; PlanError names what is wrong and where."""
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise PlanError("a plan is a JSON object")
+    if data.get("format") != FORMAT:
+        raise PlanError(f"plan format {data.get('format')!r}, but this version reads format {FORMAT}; compile again")
+    return _read(Plan, data, "plan")
+
+
+def _read(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
+    if kind is typing.Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(_read(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        _expect(isinstance(value, dict), where, "an object", value)
+        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        raise TypeError(f"{where}: plans hold no unions")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _expect(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), where, kind.__name__, value)
+    return value
+
+
+def _read_dataclass(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
+    _expect(isinstance(value, dict), where, "an object", value)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for key in value:
+        if key not in fields:
+            raise PlanError(f"{where}: unknown key `{key}`")
+    for name, f in fields.items():
+        has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        if name not in value and not has_default:
+            raise PlanError(f"{where}: `{name}` is missing")
+    return kind(**{name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+def _expect(holds: bool, where: str, wanted: str, value: typing.Any) -> None:
+    if not holds:
+        raise PlanError(f"{where}: expected {wanted}, not {type(value).__name__}")
