@@ -1,11 +1,45 @@
-# Chores. `make demo` and `make test` set up their own .venv on a fresh machine.
+# Chores. `make demo` and `make test` set up their own .venv on a fresh machine; nothing else is needed.
 PYTHON ?= python3
 BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-fast lint format golden bench-compile help
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -e '.[runtime,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[runtime,dev]'
 	touch $@
 
-.PHONY: demo test test-fast lint golden bench-compile
+## make demo       one spec checked, planned and compiled for Slurm; then a tiny Llama trained by Megatron-core here
+demo: .venv/.ready
+	@SPECC=$(BIN)/specc sh tests/demo.sh
+
+## make test       the whole suite
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+## make test-fast  the compiler's tests only: no torch, under a minute
+test-fast: .venv/.ready
+	$(BIN)/python -m pytest -m 'not torch and not slurm'
+
+## make lint       ruff and pyright
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+## make format     let ruff put the files in order
+format: .venv/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## make golden     rewrite the golden bundles and diagnostics; the diff is the review
+golden: .venv/.ready
+	$(BIN)/python -m pytest tests/test_golden.py tests/diagnostics --update
+
+## make bench-compile  how long check, plan and compile take, beside importing their three libraries
+bench-compile: .venv/.ready
+	$(BIN)/python tests/bench_compile.py
