@@ -1,0 +1,104 @@
+"""What goes wrong in a run, said in one line.
+
+A `Problem` is one that a person can mend: of the plan, the data or the machine. Anything else
+that surfaces is a defect of ours; its traceback goes to the attempt's folder and one line to stderr.
+
+    R001 the plan cannot be read            R010 a row of the data is bad
+    R002 no such job or role                R011 no row can be used
+    R003 world size is not the plan's       R012 the number of steps cannot be told
+    R004 the device is missing              R013 loss or gradient is not finite
+    R005 data or model files are missing    R014 the data changed under a run that resumes
+    R006 the run folder cannot be written   R015 a package that was asked for is missing
+    R007 the disk is too small              R016 initial weights cannot be had
+    R008 another experiment in this folder  R017 the ranks did not meet
+    R009 a port is taken                    R099 a defect of specc
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from runtime.problem import Problem
+
+PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo", "Gloo")
+"""What torch says on a rank whose peer went away: the peer's own error is the one to read."""
+
+
+def as_problem(error: BaseException) -> Problem:
+    """Any exception as a problem with a code; messages of other modules may begin with theirs."""
+    if isinstance(error, Problem):
+        return error
+    text = " ".join(str(error).split()) or type(error).__name__
+    coded = re.match(r"(R\d{3}):? (.*)", text)
+    if coded:
+        return Problem(coded[1], coded[2])
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        advice = "use a smaller micro_batch or more recompute"
+        return Problem("R018", f"out of memory: {text[:200]}; {advice}", outside=True)
+    return Problem("R099", f"{type(error).__name__}: {text[:500]}")
+
+
+def exit_code(problem: Problem) -> int:
+    """3 when something outside is missing or failed, else 1."""
+    return 3 if problem.outside else 1
+
+
+def report(error: BaseException, attempt: Path | None, rank: int, step: int | None) -> int:
+    """Write `error-RANK.json`, let the lowest failing rank print one line; the exit code.
+
+    An error that only says a peer is gone waits for the peer's own file and stays silent when it is
+    there, so that the one line that a person sees is the cause.
+    """
+    known = as_problem(error)
+    is_echo = known.code == "R099" and any(sign in known.message for sign in PEER_LOST)
+    if attempt is not None:
+        _write(attempt, known, error, rank, step, is_echo)
+        time.sleep(2.0 if is_echo else 0.2)
+        if _somebody_else_speaks(attempt, rank, is_echo):
+            return exit_code(known)
+    trace = f" (traceback in {attempt}/traceback-{rank}.txt)" if attempt and known.code == "R099" else ""
+    print(f"error[{known.code}]: {known.message}{trace}", file=sys.stderr, flush=True)
+    return exit_code(known)
+
+
+def failed_peers(attempt: Path, rank: int) -> list[int]:
+    """Ranks of this attempt, other than this one, that wrote an error."""
+    ranks = [int(path.stem.removeprefix("error-")) for path in attempt.glob("error-*.json")]
+    return sorted(r for r in ranks if r != rank)
+
+
+def _write(
+    attempt: Path, known: Problem, error: BaseException, rank: int, step: int | None, is_echo: bool
+) -> None:
+    fact = {"code": known.code, "message": known.message, "rank": rank, "step": step, "echo": is_echo}
+    try:
+        attempt.mkdir(parents=True, exist_ok=True)
+        if known.code == "R099":
+            lines = traceback.format_exception(error)
+            (attempt / f"traceback-{rank}.txt").write_text("".join(lines), encoding="utf-8")
+        path = attempt / f"error-{rank}.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(fact) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        pass  # the folder itself may be the problem; the line on stderr still comes
+
+
+def _somebody_else_speaks(attempt: Path, rank: int, is_echo: bool) -> bool:
+    for other in failed_peers(attempt, rank):
+        try:
+            fact = json.loads((attempt / f"error-{other}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if fact.get("echo"):
+            if is_echo and other < rank:
+                return True
+        elif is_echo or other < rank:
+            return True
+    return False
