@@ -1,0 +1,307 @@
+"""A GPT model of Megatron-core from a role of the plan.
+
+`build` gives the chunks this rank holds. Initial weights are the same for every layout: each whole
+tensor is drawn on the CPU from a generator seeded by the seed and the tensor's name, one at a time,
+and cut to this rank's piece.
+
+`padded_vocab` does not depend on the layout either, as long as TP divides 128, so a checkpoint has
+the same shapes everywhere. The padding's rows are zero and its logits never count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.transformer import ModuleSpec, TransformerConfig
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from torch import Tensor
+
+from runtime.attention import Attention
+from runtime.norm import Norm
+from runtime.parallel import Parallel
+from runtime.shards import Shard, shards
+from specc.plan import Layout, Role, Shape
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_OUTPUT_PROJECTIONS = ("self_attention.linear_proj.weight", "linear_fc2.weight")
+
+
+class ModelError(ValueError):
+    """The model cannot be built as planned."""
+
+
+def build(role: Role, parallel: Parallel, seed: int = 1234) -> list[GPTModel]:
+    """The model chunks of this rank on its device, with initial weights; one unless the pipeline interleaves."""
+    config = transformer_config(role)
+    chunks = [_chunk(role, config, parallel, v) for v in range(role.layout.vp)]
+    for chunk in chunks:
+        initialise(chunk, role.model.shape, seed)
+    return [chunk.to(device=parallel.device) for chunk in chunks]
+
+
+def padded_vocab(shape: Shape, layout: Layout) -> int:
+    """Rows of the embedding: the vocabulary rounded up to a multiple of 128 and of TP."""
+    multiple = math.lcm(128, layout.tp)
+    return -(-shape.vocab // multiple) * multiple
+
+
+def stage_layers(shape: Shape, layout: Layout) -> tuple[int, ...]:
+    """Decoder layers of chunk v of stage p at index v * pp + p."""
+    parts = layout.pp * layout.vp
+    if layout.stage_layers:
+        if len(layout.stage_layers) != parts or sum(layout.stage_layers) != shape.layers:
+            raise ModelError(
+                f"stage_layers {list(layout.stage_layers)} does not deal {shape.layers} layers "
+                f"to PP {layout.pp} x VP {layout.vp}; give {parts} numbers that add up to {shape.layers}"
+            )
+        return layout.stage_layers
+    if shape.layers % parts:
+        raise ModelError(
+            f"{shape.layers} layers do not divide into PP {layout.pp} x VP {layout.vp} = {parts} parts; "
+            f"set stage_layers"
+        )
+    return (shape.layers // parts,) * parts
+
+
+def transformer_config(role: Role) -> TransformerConfig:
+    """Megatron's config for a role: every number from the shape and the layout."""
+    shape, layout = role.model.shape, role.layout
+    te = role.implementation == "te"
+    return TransformerConfig(
+        **_shape_fields(shape),
+        **_layout_fields(shape, layout, role.precision),
+        **_recompute_fields(role.recompute),
+        **(_expert_fields(shape) if shape.experts else {}),
+        # the sum of a step's losses is divided once, by the caller; Megatron divides by nothing
+        calculate_per_token_loss=True,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        # weights are drawn by `initialise`; Megatron still marks how each is cut
+        init_method=_left_as_is,
+        output_layer_init_method=_left_as_is,
+        embedding_init_method=_left_as_is,
+        bias_activation_fusion=te,
+        bias_dropout_fusion=te,
+        masked_softmax_fusion=False,
+        apply_rope_fusion=te,
+        persist_layer_norm=te,
+        gradient_accumulation_fusion=False,
+    )
+
+
+def _shape_fields(shape: Shape) -> dict[str, Any]:
+    activation, gated = _ACTIVATIONS[shape.activation]
+    return {
+        "num_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "ffn_hidden_size": shape.ffn,
+        "num_attention_heads": shape.heads,
+        "num_query_groups": shape.kv_groups,
+        "kv_channels": shape.head_dim,
+        "normalization": "RMSNorm" if shape.norm.startswith("rmsnorm") else "LayerNorm",
+        "layernorm_zero_centered_gamma": shape.norm.endswith("_1p"),
+        "layernorm_epsilon": shape.norm_epsilon,
+        "activation_func": activation,
+        "gated_linear_unit": gated,
+        "add_bias_linear": shape.linear_bias,
+        "add_qkv_bias": shape.qkv_bias,
+        "qk_layernorm": shape.qk_norm,
+        # Megatron's window counts the tokens to the left, ours and Hugging Face's the own one too
+        "window_size": (shape.sliding_window - 1, 0) if shape.sliding_window else None,
+    }
+
+
+def _layout_fields(shape: Shape, layout: Layout, precision: str) -> dict[str, Any]:
+    dtype = DTYPES[precision]
+    return {
+        "tensor_model_parallel_size": layout.tp,
+        "pipeline_model_parallel_size": layout.pp,
+        "pipeline_model_parallel_layout": _pipeline(shape, layout) if layout.pp > 1 else None,
+        "context_parallel_size": layout.cp,
+        "expert_model_parallel_size": layout.ep,
+        "expert_tensor_parallel_size": layout.etp,
+        "sequence_parallel": layout.sequence_parallel and layout.tp > 1,
+        "params_dtype": dtype,
+        "pipeline_dtype": dtype,
+        "bf16": precision == "bf16",
+    }
+
+
+def _pipeline(shape: Shape, layout: Layout) -> list[list[str]]:
+    rows = [["decoder"] * count for count in stage_layers(shape, layout)]
+    rows[0].insert(0, "embedding")
+    rows[-1].append("loss")
+    return rows
+
+
+def _recompute_fields(recompute: str) -> dict[str, Any]:
+    if recompute == "full":
+        return {
+            "recompute_granularity": "full",
+            "recompute_method": "uniform",
+            "recompute_num_layers": 1,
+        }
+    if recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
+    return {}
+
+
+def _expert_fields(shape: Shape) -> dict[str, Any]:
+    return {
+        "num_moe_experts": shape.experts,
+        "moe_router_topk": shape.experts_per_token,
+        "moe_ffn_hidden_size": shape.expert_ffn or shape.ffn,
+        "moe_shared_expert_intermediate_size": shape.shared_expert_ffn or None,
+        # softmax over the chosen experts: what Mixtral and Qwen3 do; no auxiliary loss, as in their fine-tuning
+        "moe_router_pre_softmax": False,
+        "moe_router_load_balancing_type": "none",
+        "moe_aux_loss_coeff": 0.0,
+        "moe_router_dtype": "fp32",
+        "moe_token_dispatcher_type": "alltoall",
+        "moe_grouped_gemm": False,
+        "moe_permute_fusion": False,
+    }
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """relu(x)^2, the activation of Nemotron-4."""
+    return F.relu(x).square()
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "swiglu": (F.silu, True),
+    "geglu": (_gelu_tanh, True),
+    "gelu": (F.gelu, False),
+    "squared_relu": (squared_relu, False),
+}
+
+
+def _left_as_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) -> GPTModel:
+    shape, layout = role.model.shape, role.layout
+    vp_stage = v if layout.vp > 1 else None
+    model = GPTModel(
+        config=config,
+        transformer_layer_spec=_layers(role, config, vp_stage),
+        vocab_size=padded_vocab(shape, layout),
+        max_sequence_length=shape.max_positions,
+        pre_process=parallel.is_first_stage and v == 0,
+        post_process=parallel.is_last_stage and v == layout.vp - 1,
+        parallel_output=True,
+        share_embeddings_and_output_weights=shape.tied,
+        position_embedding_type="rope" if shape.position == "rope" else "learned_absolute",
+        rotary_percent=shape.rope_percent,
+        rotary_base=shape.rope_base,  # type: ignore[arg-type]
+        pg_collection=parallel.groups,
+        vp_stage=vp_stage,
+    )
+    if shape.position == "rope":
+        model.rotary_pos_emb.inv_freq = rope_frequencies(shape)
+    if model.pre_process and shape.embedding_scale != 1.0:
+        model.embedding.register_forward_hook(lambda module, args, output: output * shape.embedding_scale)
+    return model.to(dtype=config.params_dtype)
+
+
+def _layers(role: Role, config: TransformerConfig, vp_stage: int | None) -> Any:
+    shape = role.model.shape
+    if role.implementation == "te":
+        return get_gpt_layer_with_transformer_engine_spec(
+            num_experts=shape.experts or None, moe_grouped_gemm=False, qk_layernorm=shape.qk_norm
+        )
+    layer = get_gpt_layer_local_spec(
+        num_experts=shape.experts or None,
+        moe_grouped_gemm=False,
+        qk_layernorm=shape.qk_norm,
+        normalization=config.normalization,
+    )
+    _put_ours_in(layer, shape)
+    count = get_num_layers_to_build(config, vp_stage)
+    return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=Norm)
+
+
+def _put_ours_in(layer: ModuleSpec, shape: Shape) -> None:
+    """Our norm and attention in the places of torch's norm and Megatron's quadratic attention."""
+    parts: Any = layer.submodules
+    parts.input_layernorm = Norm
+    parts.pre_mlp_layernorm = Norm
+    inner = parts.self_attention.submodules
+    inner.core_attention = Attention
+    inner.q_layernorm = inner.k_layernorm = Norm if shape.qk_norm else IdentityOp
+
+
+def rope_frequencies(shape: Shape) -> Tensor:
+    """Rotary frequencies [head_dim * percent / 2], fp32, with the scaling of `config.json`.
+
+    Known are `llama3` and `linear` (and `default`, none), as transformers computes them.
+    """
+    dim = int(shape.head_dim * shape.rope_percent)
+    frequencies = 1.0 / (shape.rope_base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    scaling = shape.rope_scaling
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return frequencies
+    if kind == "linear":
+        return frequencies / scaling["factor"]
+    if kind == "llama3":
+        return _llama3(frequencies, scaling)
+    raise ModelError(f"rope scaling `{kind}` is not known; use a model with `llama3`, `linear` or none")
+
+
+def _llama3(frequencies: Tensor, scaling: dict[str, Any]) -> Tensor:
+    """Long wavelengths stretched by `factor`, short ones kept, a ramp between (Llama 3.1)."""
+    factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
+    turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - smooth) * frequencies / factor + smooth * frequencies
+
+
+def initialise(chunk: GPTModel, shape: Shape, seed: int) -> None:
+    """Give every parameter its initial value, the same under every layout."""
+    layers = chunk.config.num_layers
+    with torch.no_grad():
+        for shard, parameter in shards(chunk):
+            parameter.copy_(shard.cut(_whole_initial(shard, parameter, shape, layers, seed)))
+
+
+def _whole_initial(shard: Shard, parameter: Tensor, shape: Shape, layers: int, seed: int) -> Tensor:
+    size = list(parameter.shape)
+    if shard.dim is not None:
+        size[shard.dim] *= shard.pieces
+    if len(size) == 1:
+        is_norm_weight = "norm" in shard.name and not shard.name.endswith("bias")
+        value = 1.0 if is_norm_weight and not shape.norm.endswith("_1p") else 0.0
+        return torch.full(size, value)
+    name, rows = shard.name, size[0]
+    if shard.vocabulary:
+        rows = shape.vocab
+        if shape.tied:
+            name = "embedding.word_embeddings.weight"
+    std = shape.init_std
+    if name.endswith(_OUTPUT_PROJECTIONS):
+        std /= math.sqrt(2 * layers)
+    whole = torch.zeros(size)
+    whole[:rows].normal_(0.0, std, generator=_generator(seed, name))
+    return whole
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,69 @@
+"""Tiny models, roles and batches for the runtime's tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from runtime.batch import Batch, Sample, dealt
+from specc.plan import Layout, Model, Role, Shape
+
+SHAPE = Shape(
+    family="llama",
+    layers=4,
+    hidden=64,
+    ffn=128,
+    heads=4,
+    kv_groups=2,
+    head_dim=16,
+    vocab=250,
+    max_positions=128,
+    init_std=0.1,
+)
+
+
+def shape(**changes: Any) -> Shape:
+    return dataclasses.replace(SHAPE, **changes)
+
+
+def role(layout: Layout | None = None, shape: Shape = SHAPE, head: str = "language", **changes: Any) -> Role:
+    layout = layout or Layout()
+    fields: dict[str, Any] = {
+        "name": "model",
+        "program": "sft",
+        "nodes": 1,
+        "gpus": layout.world_size,
+        "layout": layout,
+        "micro_batch": 1,
+        "global_batch": 8,
+        "model": Model(name="toy", shape=shape, weights=_random(), head=head),
+        "precision": "fp32",
+        "distributed_optimizer": False,
+    }
+    return Role(**(fields | changes))
+
+
+def _random() -> Any:
+    from specc.plan import Weights
+
+    return Weights()
+
+
+def samples(count: int = 8, longest: int = 32, vocab: int = 250, seed: int = 0) -> list[Sample]:
+    """Rows of different lengths; the first third of each is not trained."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i in range(count):
+        length = int(torch.randint(longest // 3, longest + 1, (), generator=generator)) + 1
+        tokens = torch.randint(0, vocab, (length,), generator=generator).tolist()
+        rows.append(Sample(i, tokens, [0] * (length // 3) + [1] * (length - length // 3)))
+    return rows
+
+
+def microbatches(role: Role, dp_rank: int, rows: list[Sample], packed: bool = False) -> list[Batch]:
+    """One global batch dealt to a rank; packed: two samples a bin."""
+    bins = [rows[i : i + 2] for i in range(0, len(rows), 2)] if packed else [[row] for row in rows]
+    layout = role.layout
+    return dealt(bins, dp_rank, layout.dp, role.micro_batch, multiple=2 * layout.tp, packed=packed)
