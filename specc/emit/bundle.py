@@ -17,6 +17,7 @@ from specc.plan import Cluster, Job, Plan, Role, to_json
 TARGETS = ("slurm", "local")
 
 _MADE_BY = "# Made by specc "
+_STARTERS = ("submit.sh", "run.sh")
 _OUR_SCRIPT = re.compile(r"\d\d-.+\.sbatch")
 
 
@@ -54,9 +55,17 @@ def bundle(plan: Plan, target: str) -> dict[str, str]:
     return files
 
 
-def write(files: Mapping[str, str], folder: Path) -> None:
-    """Put a bundle on disk, scripts executable; scripts that only an earlier bundle had are removed."""
+def write(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Put a bundle on disk, scripts executable; gives the names in the order they were written.
+
+    Scripts that only an earlier bundle had are removed; nothing else in the folder is touched. What a
+    person starts goes first and comes last: a crash between leaves a folder that cannot be started,
+    never half an old and half a new bundle that can. Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in _STARTERS:
+        if name in files:
+            (folder / name).unlink(missing_ok=True)
     for old in sorted(folder.iterdir()):
         if (
             _OUR_SCRIPT.fullmatch(old.name)
@@ -64,12 +73,19 @@ def write(files: Mapping[str, str], folder: Path) -> None:
             and _MADE_BY in old.read_text(errors="replace")
         ):
             old.unlink()
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-        if text.startswith("#!"):
-            path.chmod(0o755)
+    order = sorted(files, key=lambda name: (name in _STARTERS, name))
+    for name in order:
+        _put(folder / name, files[name])
+    return order
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file in one move: at any moment it is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8", newline="\n")
+    new.chmod(0o755 if text.startswith("#!") else 0o644)
+    new.replace(path)
 
 
 def _scripts(plan: Plan) -> tuple[Script, ...]:
