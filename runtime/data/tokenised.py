@@ -140,8 +140,9 @@ class _Kept:
         self.ends, self.rows = array("q"), array("q")
 
     def add(self, index: int, encoded: Encoded) -> None:
-        if encoded.dropped:
-            self.dropped[encoded.dropped] += 1
+        why = encoded.dropped or ("" if any(encoded.mask[1:]) else "without a trained token")
+        if why:
+            self.dropped[why] += 1
             return
         self.cut += encoded.cut
         self.tokens.extend(encoded.tokens)
