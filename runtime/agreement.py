@@ -1,0 +1,85 @@
+"""Ranks that do something together and agree whether it worked.
+
+A rank that fails alone (a full disk, a file it cannot read) would leave the others waiting in the next
+collective until it times out. So each thing that can fail on one rank is done by `together`: afterwards
+either every rank has every rank's result, or every rank raises the same problem.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from runtime.problem import Problem
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process among those that work together; 0 when it is alone."""
+    return dist.get_rank() if _is_distributed() else 0
+
+
+def size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if _is_distributed() else 1
+
+
+def together(code: str, what: str, action: Callable[[], T]) -> list[T]:
+    """Run `action` on this rank; the results of all ranks, by rank, on each of them.
+
+    When it fails on any rank, every rank raises the same `Problem` of `code`: what failed, on which
+    rank, and why. Collective: all ranks have to call it, with results that can be pickled.
+    """
+    failure, outcome = None, None
+    try:
+        outcome = action()
+    except Exception as error:  # whatever it is, the other ranks have to hear of it
+        failure = (reason(error), is_outside(error))
+    outcomes = _gathered((outcome, failure))
+    failures = [(number, *failed) for number, (_, failed) in enumerate(outcomes) if failed]
+    if failures:
+        number, why, outside = failures[0]
+        where = f" on rank {number}" if len(outcomes) > 1 and len(failures) < len(outcomes) else ""
+        raise Problem(code, f"{what}{where}: {why}", outside=outside)
+    return [outcome for outcome, _ in outcomes]
+
+
+def told(code: str, what: str, action: Callable[[], T]) -> T:
+    """Run `action` on rank 0 only; its result on every rank, or the same `Problem` on every rank."""
+    return together(code, what, lambda: action() if rank() == 0 else None)[0]  # type: ignore[return-value]
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in a few words and without a traceback."""
+    if isinstance(error, Problem):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        name = f" (`{error.filename}`)" if error.filename else ""
+        return f"{error.strerror.lower()}{name}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def is_outside(error: BaseException) -> bool:
+    """Whether the machine is to blame (a disk, a file's rights) rather than the plan or the data."""
+    return error.outside if isinstance(error, Problem) else isinstance(error, OSError)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it failed because there is no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _gathered(value: T) -> list[T]:
+    if size() == 1:
+        return [value]
+    values: list[T] = [value] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,119 @@
+"""The optimizer's state as a sharded state dict, and back, with Megatron's silent faults mended.
+
+Saved as `fully_reshardable`: every parameter's master copy and moments in the parameter's own shape, so
+that any TP, PP and DP can read them. With torch's Adam (that is, without Transformer Engine and Apex)
+Megatron-core 0.16.1's distributed optimizer has three faults on that road, none of which it reports:
+
+(a) `state_dict()` insists on a step count that does not exist before the first step;
+(b) on load it looks for `step` among the tensors, where it is not kept;
+(c) after a load all parameters share one `step` tensor. Adam adds one to it for every parameter, so the
+    bias correction runs away and the loss drifts from the second step on.
+
+The mends act on the optimizer object in hand; Megatron's classes stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+State = dict[str, Any]
+
+_FORM = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+
+
+def kind(optimizer: MegatronOptimizer | None) -> str:
+    """How the state is laid out: `distributed`, `replicated`, or `none`."""
+    if optimizer is None:
+        return "none"
+    return "distributed" if isinstance(_parts(optimizer)[0], DistributedOptimizer) else "replicated"
+
+
+def sharded(optimizer: MegatronOptimizer, model_state: State, *, loading: bool) -> State:
+    """The optimizer's state as a Megatron sharded state dict; collective.
+
+    `model_state` is the sharded state of the very parameters that it optimizes. With `loading` the
+    leaves are places to read into; otherwise they hold the state.
+    """
+    with _mended(optimizer):
+        state = optimizer.sharded_state_dict(model_state, is_loading=loading, metadata=_FORM)
+    _give_each_its_own_step(optimizer)
+    return state
+
+
+def restore(optimizer: MegatronOptimizer, state: State) -> None:
+    """Put a loaded state, as `sharded` laid it out, into the optimizer."""
+    with _mended(optimizer):
+        optimizer.load_state_dict(state)
+    _give_each_its_own_step(optimizer)
+
+
+@contextmanager
+def _mended(optimizer: MegatronOptimizer) -> Iterator[None]:
+    """Megatron's way in and out of the state without faults (a) and (b)."""
+    with ExitStack() as stack:
+        for part in _parts(optimizer):
+            if _is_torch_adam(part):
+                _fill_empty_state(part)
+                if isinstance(part, DistributedOptimizer):
+                    stack.enter_context(_step_kept(part))
+        yield
+
+
+def _fill_empty_state(part: MegatronOptimizer) -> None:
+    """Fault (a): what Adam itself would make at its first step, before there was one."""
+    for group in part.optimizer.param_groups:
+        for parameter in group["params"]:
+            state = part.optimizer.state[parameter]
+            if "step" not in state:
+                state["step"] = torch.zeros((), device=_device_of_step(group, parameter))
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment not in state:
+                    state[moment] = torch.zeros_like(parameter.data)
+
+
+@contextmanager
+def _step_kept(part: DistributedOptimizer) -> Iterator[None]:
+    """Fault (b): the step that is there already goes along with the tensors that are put in."""
+    put = part._set_main_param_and_optimizer_states
+
+    def put_with_step(model_param: torch.nn.Parameter, tensors: dict[str, torch.Tensor]) -> None:
+        group, order = part.model_param_group_index_map[model_param]
+        main_param = part.optimizer.param_groups[group]["params"][order]
+        put(model_param, {"step": part.optimizer.state[main_param]["step"], **tensors})
+
+    part._set_main_param_and_optimizer_states = put_with_step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del part._set_main_param_and_optimizer_states  # the class's own is back
+
+
+def _give_each_its_own_step(optimizer: MegatronOptimizer) -> None:
+    """Fault (c): a step tensor per parameter, with the value they shared."""
+    for part in _parts(optimizer):
+        if _is_torch_adam(part):
+            for group in part.optimizer.param_groups:
+                for parameter in group["params"]:
+                    state = part.optimizer.state[parameter]
+                    step = state.get("step", torch.zeros((), dtype=torch.float32))
+                    state["step"] = step.detach().clone().to(_device_of_step(group, parameter))
+
+
+def _device_of_step(group: State, parameter: torch.Tensor) -> torch.device:
+    """Where torch's Adam keeps its count: beside the parameter only when its kernel needs it there."""
+    on_device = group.get("capturable") or group.get("fused")
+    return parameter.device if on_device else torch.device("cpu")
+
+
+def _is_torch_adam(part: MegatronOptimizer) -> bool:
+    return isinstance(part.optimizer, (torch.optim.Adam, torch.optim.AdamW))
+
+
+def _parts(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
+    return list(getattr(optimizer, "chained_optimizers", [optimizer]))
