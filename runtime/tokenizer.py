@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Tokenizer:
     def id_of(self, token: str) -> int | None:
         """The id of a token given as it stands in the vocabulary, or None."""
         raise NotImplementedError
+
+    @cached_property
+    def adds_leading_space(self) -> bool:
+        """Does encoding put a space first by itself, so that `x y` is `x` and then `y`?"""
+        return self.encode("x y") == self.encode("x") + self.encode("y")
 
     def encode_continued(self, text: str) -> tuple[list[int], Offsets]:
         """Tokens of a text that follows another one, so without the space that some tokenizers put first.
