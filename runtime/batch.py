@@ -87,6 +87,7 @@ def dealt(
     micro_batch: int,
     *,
     multiple: int = 1,
+    rounds_multiple: int = 1,
     pad_id: int = 0,
     packed: bool = False,
 ) -> list[Batch]:
@@ -94,12 +95,13 @@ def dealt(
 
     Every microbatch of the step, on every rank, has the same shape: as many columns as the longest
     bin of the global batch, rounded up to `multiple` (2 * cp * tp). Where the bins do not fill the
-    last round of microbatches, empty ones with mask 0 do. A packed microbatch is one line: its bins
+    last round of microbatches, empty ones with mask 0 do; an interleaved pipeline wants the number of
+    rounds to be a multiple of its stages (`rounds_multiple`). A packed microbatch is one line: its bins
     one after another, with `segments` that separate the samples and the padding.
     """
     columns = _rounded_up(max((_columns(line) for line in bins), default=0), multiple)
     per_round = dp * micro_batch
-    rounds = max(-(-len(bins) // per_round), 1)
+    rounds = _rounded_up(-(-len(bins) // per_round), rounds_multiple)
     filled = [*bins, *([()] * (rounds * per_round - len(bins)))]
     form = _packed if packed else _padded
     batches = []

@@ -42,6 +42,14 @@ def read_plan(path: Path, job_name: str, role_name: str) -> tuple[Plan, Job, Rol
         raise Problem("R002", str(error)) from None
 
 
+def is_finished(job: Job, place: Place) -> bool:
+    """Is the stage's output there, and of this very experiment?"""
+    try:
+        return json.loads(place.output.read_text(encoding="utf-8")).get("hash") == job.hash
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def check(plan: Plan, job: Job, role: Role, place: Place) -> None:
     """Everything that can be told without torch; the first problem found is raised."""
     check_world(role, place.world)
@@ -198,7 +206,8 @@ def check_device(cluster: Cluster, place: Place) -> None:
         )
     if torch.cuda.device_count() <= place.local_rank:
         seen = torch.cuda.device_count()
-        message = f"process {place.local_rank} of this machine has no GPU: {seen} of {place.local_world} are visible"
+        wanted = f"{seen} of {place.local_world} are visible"
+        message = f"process {place.local_rank} of this machine has no GPU: {wanted}"
         raise Problem("R004", message, outside=True)
 
 
@@ -208,17 +217,18 @@ class Meeting:
     def __init__(self, place: Place):
         self.place, self._store = place, None
         if place.world > 1:
-            import torch.distributed as dist
+            from torch.distributed.distributed_c10d import PrefixStore
+            from torch.distributed.rendezvous import rendezvous
 
             limit = timedelta(seconds=MEETING_SECONDS)
             try:
-                found = next(iter(dist.rendezvous("env://", place.rank, place.world, timeout=limit)))
+                found = next(iter(rendezvous("env://", place.rank, place.world, timeout=limit)))
             except Exception as error:
                 address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
                 reason = " ".join(str(error).split())[:200]
                 message = f"rank {place.rank} does not reach the meeting point {address}: {reason}"
                 raise Problem("R017", message, outside=True) from error
-            self._store = dist.PrefixStore("specc", found[0])
+            self._store = PrefixStore("specc", found[0])
 
     def agree(self, about: str, problem: Problem | None, seconds: int = MEETING_SECONDS) -> Problem | None:
         """Every rank's verdict on `about`; the problem of the lowest rank that has one, or None.
@@ -244,6 +254,15 @@ class Meeting:
         agreed = Problem(code, place + message, outside=outside)
         agreed.rank = rank  # type: ignore[attr-defined]
         return agreed
+
+    def told(self, about: str, value: Any, seconds: int = MEETING_SECONDS) -> Any:
+        """Rank 0's `value` (JSON) on every rank."""
+        if self._store is None:
+            return value
+        if self.place.is_first:
+            self._store.set(f"told/{about}", json.dumps(value))
+        self._store.wait([f"told/{about}"], timedelta(seconds=seconds))
+        return json.loads(self._store.get(f"told/{about}"))
 
     def _verdict(self, about: str, limit: timedelta) -> list[Any] | None:
         assert self._store is not None

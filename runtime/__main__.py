@@ -1,0 +1,111 @@
+"""`python -m runtime plan.json JOB ROLE`: one process of one role; torchrun starts as many as needed.
+
+Exit code 0 with `output.json`: finished. 0 without: told to stop, and saved; run it again to go on.
+1: the plan or the data has a problem. 3: something outside is missing or failed. 2: a wrong call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from runtime import failure, preflight
+from runtime.place import Place, place_of
+from runtime.problem import Problem
+from runtime.stop import StopFlag, die_with_parent
+from specc.plan import Job, Plan, Role
+
+
+def main(arguments: list[str]) -> int:
+    """Run one process; its exit code."""
+    if len(arguments) != 3:
+        print("usage: python -m runtime plan.json JOB ROLE", file=sys.stderr)
+        return 2
+    if os.environ.get("SPECC_DIE_WITH_PARENT") == "1":
+        die_with_parent()
+    stand_alone()
+    try:
+        plan, job, role = preflight.read_plan(Path(arguments[0]), arguments[1], arguments[2])
+    except Problem as problem:
+        return said_by_first(problem)
+    place = place_of(Path(arguments[0]), job, role.name, os.environ)
+    return attempt(plan, job, role, place)
+
+
+def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
+    """One attempt at the role, with everything that goes wrong said in one line."""
+    if preflight.is_finished(job, place):
+        if place.is_first:
+            print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
+        return 0
+    try:
+        preflight.check(plan, job, role, place)
+        found = None
+    except Problem as problem:
+        if place.is_first:
+            return failure.report(problem, place.attempt, place.rank, None)
+        found = problem
+    run = None
+    try:
+        stop = StopFlag(place.stage / "stop", place.attempt, place.rank)
+        stop.listen()
+        run = _started(plan, job, role, place, stop, found)
+        _turn(run)
+        return 0
+    except BaseException as error:
+        speaker = getattr(error, "rank", place.rank)  # of a problem that all ranks agreed on
+        if speaker != place.rank:
+            return failure.exit_code(failure.as_problem(error))
+        return failure.report(error, place.attempt, place.rank, run.step if run else None)
+
+
+def _started(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, found: Problem | None):
+    if found is None:
+        try:
+            preflight.check_device(plan.cluster, place)
+        except Problem as problem:
+            found = problem
+    meeting = preflight.Meeting(place)
+    agreed = meeting.agree("preflight", found)
+    if agreed:
+        raise agreed
+    preflight.write_identity(job, place)
+    from runtime.start import run_of
+
+    return run_of(plan, job, role, place, meeting, stop)
+
+
+def _turn(run) -> None:
+    from runtime import loop, output, parallel
+
+    is_complete = loop.train(run)
+    if is_complete:
+        output.finish(run)
+    run.close()
+    parallel.stop()
+
+
+def stand_alone() -> None:
+    """Without torchrun this is a group of one."""
+    if "RANK" not in os.environ:
+        from runtime.ports import first_free
+
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        os.environ.update(alone)
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", str(first_free(29500) or 29500))
+
+
+def said_by_first(problem: Problem) -> int:
+    """A problem that every rank sees alike: rank 0 says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error[{problem.code}]: {problem.message}", file=sys.stderr, flush=True)
+    return failure.exit_code(problem)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of a broken process group would keep the interpreter

@@ -1,0 +1,49 @@
+"""The end of a stage: the exported model, and `output.json`, which means that it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from runtime import checkpoint, metrics
+from runtime.agreement import told
+
+if TYPE_CHECKING:
+    from runtime.run import Run
+
+
+def finish(run: Run) -> None:
+    """Export when asked, then write `output.json` last, by one rename."""
+    if run.job.export:
+        from runtime.hf import export_weights
+
+        run.alive()
+        run.say(f"exporting to {run.place.stage / 'hf'}")
+        dtype = "float32" if run.role.precision == "fp32" else "bfloat16"
+        export_weights(run.model, run.role, run.place.stage / "hf", run.model.parallel, dtype)
+    best = checkpoint.chosen(run.place.checkpoints)
+    run.close()
+    told("R006", "cannot write output.json", lambda: _write(run, best))
+    run.say(f"finished: step {run.step}, {run.place.output}")
+
+
+def _write(run: Run, best: int | None) -> None:
+    model = run.role.model
+    content: dict[str, Any] = {
+        "hash": run.job.hash,
+        "stage": run.job.stage,
+        "program": run.role.program,
+        "step": run.step,
+        "family": model.shape.family,
+        "head": model.head,
+        "attributes": list(model.attributes),
+        "tokenizer": model.tokenizer,
+        "chat_template": model.chat_template,
+        "checkpoint": f"step-{run.step if best is None else best}",
+        "hf": "hf" if run.job.export else None,
+        "metrics": metrics.last_values(run.place.role / "metrics.jsonl"),
+    }
+    temporary = run.place.output.with_name(f".output.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, run.place.output)

@@ -1,0 +1,245 @@
+"""What an algorithm may touch: settings, data, its model, metrics, and the step it is at.
+
+Each component knows whether it is due; the loop knows where. `step` counts the updates that are done,
+so `checkpoint/step-20` and the line of `metrics.jsonl` with step 20 mean the same moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from runtime import checkpoint, metrics
+from runtime.batch import Batch, Bin, dealt
+from runtime.data.order import max_steps
+from runtime.data.stream import Stream
+from runtime.engine import Engine
+from runtime.loop import program
+from runtime.place import Place
+from runtime.problem import Problem
+from runtime.schedule import learning_rate
+from runtime.stop import StopFlag
+from specc.plan import Job, Plan, Role
+
+
+@dataclass
+class Run:
+    """One role of one job on this process."""
+
+    plan: Plan
+    job: Job
+    role: Role
+    place: Place
+    model: Engine
+    data: Stream
+    validation: Stream | None
+    stop: StopFlag
+    pad_id: int = 0
+    step: int = 0
+
+    _saved: int | None = field(default=None, init=False)
+    _validated: tuple[int, float] | None = field(default=None, init=False)
+    _parts: dict[str, float] = field(default_factory=dict, init=False)
+    _sinks: list[metrics.Sink] = field(default_factory=list, init=False)
+    _lengths: list[int] = field(default_factory=list, init=False)
+    _started: float = field(default=0.0, init=False)
+
+    # ── what algorithms use ────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The algorithm's own section of the plan."""
+        return self.job.settings.get(self.role.program) or {}
+
+    @cached_property
+    def train(self) -> dict[str, Any]:
+        """The section `train`: steps, rate, and what is due how often."""
+        return self.job.settings["train"]
+
+    @cached_property
+    def max_steps(self) -> int:
+        """Updates of the whole run."""
+        return max_steps(self.train, len(self.data.samples), self.role.global_batch)
+
+    def learning_rate(self) -> float:
+        """The rate of the update that comes next."""
+        return learning_rate(self.step, self.max_steps, self.train)
+
+    def dealt(self, bins: Sequence[Bin]) -> list[Batch]:
+        """This rank's microbatches of a global batch."""
+        layout = self.role.layout
+        self._lengths = [sample.columns for line in bins for sample in line]
+        return dealt(
+            bins,
+            self.model.parallel.dp_rank,
+            layout.dp,
+            self.role.micro_batch,
+            multiple=2 * layout.cp * layout.tp,
+            rounds_multiple=layout.pp if layout.vp > 1 else 1,
+            pad_id=self.pad_id,
+            packed=bool(self.train.get("packing")),
+        )
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the time of this block as `NAME_seconds` of the step."""
+        began = time.perf_counter()
+        yield
+        self._parts[name] = self._parts.get(name, 0.0) + time.perf_counter() - began
+
+    def summed_over_data_ranks(self, value: float) -> float:
+        """Sum of a number that all ranks of one model copy hold alike, over the copies."""
+        total = torch.tensor([value], dtype=torch.float64, device=self.model.parallel.device)
+        dist.all_reduce(total)
+        return total.item() * self.role.layout.dp / self.place.world
+
+    def alive(self) -> None:
+        """Show a sign of life: a watchdog ends a run whose heartbeat is too old."""
+        if self.place.is_first:
+            (self.place.stage / "heartbeat").touch()
+
+    # ── what the loop calls ────────────────────────────────────────────────────────────────────
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that holds, if there is one."""
+        self.alive()
+        found = checkpoint.resume(self.place.checkpoints, self.model)  # type: ignore[arg-type]
+        if found is not None:
+            self.step, state = found
+            self._saved = self.step
+            self._refuse_other_data(state)
+            self._validated = (self.step, state["validation_loss"]) if "validation_loss" in state else None
+            self.say(f"resuming after step {self.step} of {self.max_steps}")
+        if self.place.is_first:
+            metrics.cut_to_step(self.place.role / "metrics.jsonl", self.step, self.place.attempt)
+            self._sinks = self._open_sinks()
+        self._started = time.perf_counter()
+
+    def is_told_to_stop(self) -> bool:
+        """Was any rank told to stop? The same answer on every rank."""
+        raised = self.stop.is_raised() if self.place.is_first else self.stop.signalled
+        told = torch.tensor([float(raised)], device=self.model.parallel.device)
+        dist.all_reduce(told, op=dist.ReduceOp.MAX)
+        if told.item() > 0:
+            self.say(f"told to stop: saving after step {self.step} of {self.max_steps}")
+        return told.item() > 0
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Write the step's line, with its times and rates."""
+        seconds = time.perf_counter() - self._started
+        self._started = time.perf_counter()
+        parts = {f"{name}_seconds": round(spent, 6) for name, spent in self._parts.items()}
+        self._parts = {}
+        self.alive()
+        every = int(self.train.get("log_every") or 1)
+        if self.place.is_first and (self.step % every == 0 or self.step in (1, self.max_steps)):
+            self._write({"step": self.step, **values, **self._rates(values, seconds), **parts})
+            if "loss" in values:
+                rate = values.get("tokens", 0) / seconds
+                self.say(f"step {self.step}/{self.max_steps} loss {values['loss']:.4f} {rate:,.0f} tokens/s")
+
+    def evaluate_if_due(self) -> None:
+        """Measure on the validation set, every `validate_every` steps and after the last one."""
+        every = int(self.train.get("validate_every") or 0)
+        if self.validation is None or not (self._is_due(every) or self.step == self.max_steps):
+            return
+        self.alive()
+        began = time.perf_counter()
+        measured = program(self.role.program).evaluate(self)
+        self._validated = (self.step, measured["validation_loss"])
+        spent = round(time.perf_counter() - began, 6)
+        self._write({"step": self.step, **measured, "validation_seconds": spent})
+        self.say(f"step {self.step}/{self.max_steps} validation loss {measured['validation_loss']:.4f}")
+        self._started = time.perf_counter()
+
+    def save_if_due(self) -> None:
+        """Save every `save_every` steps."""
+        if self._is_due(int(self.train.get("save_every") or 0)):
+            self.save()
+
+    def save(self) -> None:
+        """Save the whole state at this step, unless that is done."""
+        if self._saved == self.step:
+            return
+        self.alive()
+        checkpoint.save(
+            self.place.checkpoints,
+            self.step,
+            self.model,  # type: ignore[arg-type]
+            self._state(),
+            keep_last=int(self.train.get("keep_last") or 0) or None,
+            keep_best=int(self.train.get("keep_best") or 0) or None,
+            metric=self._state().get("validation_loss"),
+        )
+        self._saved = self.step
+        self.alive()
+        self._started = time.perf_counter()
+
+    def close(self) -> None:
+        """Let TensorBoard and the others write what they hold."""
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
+
+    def say(self, text: str) -> None:
+        """One line on stdout, from rank 0."""
+        if self.place.is_first:
+            print(text, flush=True)
+
+    # ── inside ─────────────────────────────────────────────────────────────────────────────────
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "seed": self.plan.seed,
+            "data": self.data.samples.hash,
+            "max_steps": self.max_steps,
+            "epoch": self.data.epoch(self.step),
+        }
+        if self._validated and self._validated[0] == self.step:
+            state["validation_loss"] = self._validated[1]
+        return state
+
+    def _refuse_other_data(self, state: dict[str, Any]) -> None:
+        if state.get("data") not in (None, self.data.samples.hash):
+            message = (
+                f"the training data is not what steps 1 to {self.step} were trained on; "
+                f"restore it, or --fresh {self.job.stage} to begin again"
+            )
+            raise Problem("R014", message)
+
+    def _rates(self, values: dict[str, Any], seconds: float) -> dict[str, float]:
+        device = self.model.parallel.device
+        rates = {"step_seconds": round(seconds, 6), "memory_gib": round(metrics.memory_gib(device), 4)}
+        if "tokens" in values:
+            rates["tokens_per_second"] = round(values["tokens"] / seconds, 3)
+        if self._lengths:
+            flops = metrics.training_flops(self.role.model.shape, self._lengths)
+            rates["tflops_per_gpu"] = round(flops / seconds / self.place.world / 1e12, 6)
+            peak = metrics.peak_tflops(device)
+            if peak:
+                rates["mfu"] = round(rates["tflops_per_gpu"] / peak, 6)
+        return rates
+
+    def _write(self, values: dict[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.write(values)
+
+    def _open_sinks(self) -> list[metrics.Sink]:
+        folder = self.place.role
+        sinks: list[metrics.Sink] = [metrics.JsonLines(folder / "metrics.jsonl")]
+        if self.train.get("tensorboard"):
+            sinks.append(metrics.TensorBoard(folder / "tensorboard", self.step))
+        if self.train.get("wandb"):
+            name = f"{self.plan.name}/{self.job.stage}"
+            sinks.append(metrics.WeightsAndBiases(self.train["wandb"], folder, name, dict(self.job.settings)))
+        return sinks

@@ -1,0 +1,137 @@
+"""From a plan to a `Run`: data, process groups, the model with its first weights.
+
+The order matters: whatever may be wrong is found before the next costly thing begins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runtime import tokenizer as tokenizers
+from runtime.data.stream import Stream
+from runtime.data.tokenised import Tokenised, form_of, tokenised
+from runtime.place import Place
+from runtime.preflight import Meeting
+from runtime.problem import Problem
+from runtime.stop import StopFlag
+from specc.plan import Job, Plan, Role, Weights
+
+
+def streams(
+    plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, tokenizer: Any
+) -> dict[str, Stream]:
+    """Training and validation data: rank 0 tokenises, everybody maps the result into memory."""
+    folders: dict[str, str] = {}
+    problem = None
+    if place.is_first:
+        try:
+            folders = {
+                use: _prepare(use, settings, plan, job, role, place, tokenizer)
+                for use, settings in job.data.items()
+                if settings
+            }
+        except Problem as found:
+            problem = found
+    agreed = meeting.agree("data", problem, job.collective_timeout_seconds)
+    if agreed:
+        raise agreed
+    folders = meeting.told("folders", folders)
+    train = job.settings["train"]
+    return {
+        use: Stream(
+            Tokenised(Path(folder)),
+            global_batch=role.global_batch,
+            seq_length=int(train["seq_length"]),
+            seed=plan.seed,
+            shuffle=bool(train.get("shuffle", True)),
+            packing=bool(train.get("packing")),
+        )
+        for use, folder in folders.items()
+    }
+
+
+def _prepare(
+    use: str, settings: dict[str, Any], plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any
+) -> str:
+    heartbeat = place.stage / "heartbeat"
+    if str(settings.get("path", "")).startswith("builtin:") and use != "train":
+        settings = {"split": use, **{k: v for k, v in settings.items() if v}}
+    folder = tokenised(
+        settings,
+        form_of(settings, job.settings["train"], job.settings.get(role.program) or {}),
+        tokenizer,
+        tokenizer_name=role.model.tokenizer,
+        template=role.model.chat_template,
+        seed=plan.seed,
+        folder=place.stage / "data",
+        alive=heartbeat.touch,
+    )
+    print(f"data.{use}: {Tokenised(folder).summary()} of {settings['path']}", flush=True)
+    return str(folder)
+
+
+def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, stop: StopFlag) -> Any:
+    """Everything that the loop needs."""
+    tokenizer = tokenizers.load(role.model.tokenizer)
+    data = streams(plan, job, role, place, meeting, tokenizer)
+    if plan.cluster.device == "cpu":
+        from runtime import cpu
+
+        cpu.install()
+    from runtime import parallel
+    from runtime.engine import Engine
+    from runtime.run import Run
+
+    seconds = job.collective_timeout_seconds
+    own = parallel.start(role.layout, plan.cluster.backend, plan.cluster.device, seconds, plan.seed)
+    if place.is_first:
+        print(f"{plan.name}/{job.stage}: {role.layout} on {place.world} processes", flush=True)
+    engine = Engine(role, own, train=optimizer_settings(job), seed=plan.seed)
+    run = Run(
+        plan=plan,
+        job=job,
+        role=role,
+        place=place,
+        model=engine,
+        data=data["train"],
+        validation=data.get("validation"),
+        stop=stop,
+        pad_id=tokenizer.pad_id,
+    )
+    run.alive()
+    take_first_weights(run)
+    return run
+
+
+def optimizer_settings(job: Job) -> Any:
+    """The optimizer's part of the section `train`."""
+    from runtime.engine import OptimizerSettings
+
+    train = job.settings["train"]
+    names = ("weight_decay", "betas", "epsilon", "clip")
+    given = {name: train[name] for name in names if train.get(name) is not None}
+    if "betas" in given:
+        given["betas"] = tuple(given["betas"])
+    return OptimizerSettings(lr=float(train["lr"]), **given)
+
+
+def take_first_weights(run: Any) -> None:
+    """Weights as the plan says, unless a checkpoint of this run replaces them anyway."""
+    from runtime import checkpoint
+
+    weights: Weights = run.role.model.weights
+    if weights.kind == "random" or checkpoint.steps_in(run.place.checkpoints):
+        return
+    run.say(f"initial weights: {weights.kind} {weights.path or weights.stage}")
+    if weights.kind == "hf":
+        from runtime.hf import import_weights
+
+        import_weights(run.model, run.role, weights.path, run.model.parallel)
+        return
+    folder = Path(weights.path) if weights.kind == "run" else run.place.run_folder
+    source = folder / weights.stage
+    step = checkpoint.chosen(source / "checkpoint")
+    if step is None:
+        raise Problem("R016", f"stage `{weights.stage}` has no checkpoint in `{source}`", outside=True)
+    checkpoint.load_weights(source / "checkpoint", step, run.model, verified=True)
