@@ -1,0 +1,79 @@
+"""GPUs by name: one file of `specc/catalog/gpus/` each, so adding a GPU is adding a file."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+CATALOG = Path(__file__).parent.parent / "catalog" / "gpus"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the planner knows of one device. Peaks are dense; bandwidths are per GPU and direction."""
+
+    name: str
+    usable_gib: float  # what the framework sees in total; less than the label. 0: not judged (a CPU)
+    bf16_tflops: float
+    fp8_tflops: float
+    hbm_gb_per_s: float
+    link_gb_per_s: float  # NVLink, or the PCIe of a card without it
+    link_domain: int  # GPUs that the link joins; tensor parallelism stays within
+    gpus_per_node: int
+    nic_gb_per_s: float
+    host_gb_per_s: float
+    gemm_efficiency: float  # share of the peak that matrix products reach in training
+    attention_efficiency: float
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Every known GPU, sorted."""
+    return tuple(sorted(file.stem for file in CATALOG.glob("*.json")))
+
+
+@functools.cache
+def gpu(name: str) -> Gpu | None:
+    """The GPU of that name (any case; `H100` means h100-80gb), or None."""
+    folded = _folded(name)
+    aliases = {_folded(known): known for known in names()} | ALIASES
+    if folded not in aliases:
+        return None
+    data = json.loads((CATALOG / f"{aliases[folded]}.json").read_text(encoding="utf-8"))
+    return Gpu(
+        name=data["name"],
+        usable_gib=data["usable_gib"],
+        bf16_tflops=data["tflops"]["bf16"],
+        fp8_tflops=data["tflops"]["fp8"],
+        **{
+            key: data[key]
+            for key in Gpu.__dataclass_fields__
+            if key in data and key not in ("name", "usable_gib")
+        },
+    )
+
+
+ALIASES = {
+    "a100": "a100-80gb",
+    "h100": "h100-80gb",
+    "a10080gbsxm": "a100-80gb",
+    "h10080gbsxm": "h100-80gb",
+    "h10080gbhbm3": "h100-80gb",
+    "4090": "rtx4090",
+    "5090": "rtx5090",
+    "v100": "v100-32gb",
+    "rtxa6000": "a6000",
+}
+
+
+def _folded(name: str) -> str:
+    return "".join(c for c in name.lower().removeprefix("nvidia") if c.isalnum())
+
+
+def suggestion(name: str) -> str:
+    """The known GPU nearest to `name`, or ''."""
+    near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.4)
+    return near[0] if near else ""
