@@ -1,0 +1,224 @@
+"""Which commands there are, what they take, and the help that teaches each by an example."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from specc import __version__
+from specc.cli import verbs
+
+Adder = Callable[..., argparse.ArgumentParser]
+
+SPECC = """\
+Compile one typed spec into a plan and the scripts that run it, here or on Slurm.
+
+  specc init sft_tiny                         copy a shipped spec to start from
+  specc check sft_tiny.yaml                   every mistake, with its place and a way out
+  specc plan sft_tiny.yaml                    layouts, memory, time
+  specc run sft_tiny.yaml                     train here
+  specc compile sft_tiny.yaml --target slurm  write the scripts for a cluster
+"""
+
+EXITS = """\
+exit codes: 0 fine (warnings included) · 1 the spec or plan has problems · 2 usage
+            3 something outside is missing or failed · 130 Ctrl-C"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command as said; `verb` is the function that does it. Exits with 2 on a usage error."""
+    options = build().parse_args(arguments)
+    for name in ("spec", "cluster"):  # where a name may stand for a file, it is seen from here
+        setattr(options, name, getattr(options, name, None))
+    return options
+
+
+def build() -> argparse.ArgumentParser:
+    """The whole grammar. (Also what shell completion is generated from.)"""
+    parser = _parser("specc", SPECC, EXITS)
+    parser.add_argument("--version", action="version", version=f"specc {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, verb: Callable, about: str, *examples: str) -> argparse.ArgumentParser:
+        shown = "\n".join(["examples:", *(f"  {example}" for example in examples)])
+        made = commands.add_parser(name, help=about.split("\n")[0], **_look(about, shown))
+        made.set_defaults(verb=verb)
+        return made
+
+    _read_commands(command)
+    _write_commands(command)
+    _manual_commands(command)
+    return parser
+
+
+def _read_commands(command: Adder) -> None:
+    check = command(
+        "check",
+        verbs.check,
+        "find every mistake in a spec\n\n"
+        "Reads, types, lowers and plans the spec, so that `does not fit` is found here and not after a night in\n"
+        "the queue. Diagnostics go to stderr, or to stdout as a JSON list with --json.",
+        "specc check specs/sft_llama3_70b.yaml",
+        "specc check specs/sft_llama3_70b.yaml --set train.lr=1e-5 --cluster mycluster",
+        "specc check specs/sft_llama3_70b.yaml --format json | jq '.[].message'",
+    )
+    _takes_spec(check)
+
+    show = command(
+        "show",
+        verbs.show,
+        "print the resolved spec\n\n"
+        "Every default is written out, in canonical form: what it prints is a spec and resolves to itself.",
+        "specc show specs/sft_tiny.yaml",
+        "specc show specs/sft_tiny.yaml --stop-after graph",
+    )
+    _takes_spec(show)
+    show.add_argument(
+        "--stop-after",
+        choices=["spec", "graph", "plan"],
+        default="spec",
+        help="which value of the pipeline to print (default: spec)",
+    )
+
+    plan = command(
+        "plan",
+        verbs.plan,
+        "show jobs, layouts, memory and time\n\n"
+        "One table per plan: how each role's GPUs are cut up, what the fullest GPU holds, and why.",
+        "specc plan specs/sft_llama3_70b.yaml",
+        "specc plan specs/sft_llama3_70b.yaml --set nodes=8",
+        "specc plan specs/sft_llama3_70b.yaml --json | jq .totals",
+    )
+    _takes_spec(plan)
+
+
+def _write_commands(command: Adder) -> None:
+    compile_ = command(
+        "compile",
+        verbs.compile,
+        "write the scripts that run the spec\n\n"
+        "The bundle is plan.json and scripts a person can read. The same spec, profile, --set and version give\n"
+        "the same bytes; who compiled it, when and where stands in provenance.json, which nothing reads.",
+        "specc compile specs/sft_llama3_70b.yaml --target slurm",
+        "specc compile specs/sft_llama3_70b.yaml --target slurm -o bundle && bash bundle/submit.sh",
+    )
+    _takes_spec(compile_)
+    compile_.add_argument(
+        "--target", choices=["slurm", "local"], required=True, help="what the scripts are for"
+    )
+    compile_.add_argument("-o", "--output", metavar="DIR", help="where to write (default: build/NAME/TARGET)")
+
+    run = command(
+        "run",
+        verbs.run,
+        "train here, on this machine's GPUs or CPU\n\n"
+        "Stages run in order, a finished one is skipped, a stopped one resumes. Ctrl-C saves a checkpoint first,\n"
+        "a second Ctrl-C does not. --tiny runs the spec's twin: the same stages, settings and files, with models\n"
+        "of two layers and a few steps, on the CPU; it finds a wrong key or path before the cluster does.",
+        "specc run specs/sft_tiny.yaml",
+        "specc run specs/sft_llama3_70b.yaml --tiny",
+        "specc run specs/sft_tiny.yaml --fresh sft",
+    )
+    _takes_spec(run, as_json=False)
+    run.add_argument("--tiny", action="store_true", help="run the spec's tiny twin instead")
+    run.add_argument("--dir", metavar="DIR", help="the run folder (default: runs/NAME)")
+    run.add_argument(
+        "--fresh",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="begin STAGE anew; its folder is moved aside",
+    )
+
+
+def _manual_commands(command: Adder) -> None:
+    explain = command(
+        "explain",
+        verbs.explain,
+        "tell about a diagnostic's code, or why a value is what it is",
+        "specc explain P003",
+        "specc explain specs/sft_llama3_70b.yaml train.lr",
+        "specc explain specs/sft_llama3_70b.yaml parallel",
+    )
+    explain.add_argument("about", metavar="CODE|SPEC", help="a code such as P003, or a spec")
+    explain.add_argument(
+        "path", metavar="PATH", nargs="?", help="with a spec: a value in it, such as train.lr"
+    )
+    _takes_where(explain)
+    _takes_json(explain)
+
+    init = command(
+        "init",
+        verbs.init,
+        "copy a shipped spec to start from\n\n"
+        "Writes DIR/NAME.yaml and the cluster profile it names as DIR/clusters/…; nothing is overwritten.",
+        "specc init sft_tiny",
+        "specc init sft_llama3_70b experiments",
+    )
+    init.add_argument("name", metavar="NAME", help="a name that `specc ls` shows")
+    init.add_argument("folder", metavar="DIR", nargs="?", default=".", help="where to (default: here)")
+
+    listed = command("ls", verbs.ls, "list the shipped specs", "specc ls", "specc ls --json | jq '.[].name'")
+    _takes_json(listed)
+
+    schema = command(
+        "schema",
+        verbs.schema,
+        "print the JSON Schema of a spec, for editors\n\n"
+        "Put `# yaml-language-server: $schema=specc.schema.json` on a spec's first line.",
+        "specc schema > specc.schema.json",
+    )
+    _takes_json(schema)
+
+    completion = command(
+        "completion",
+        verbs.completion,
+        "print the completion script of a shell",
+        'eval "$(specc completion bash)"',
+        "specc completion zsh > ~/.zfunc/_specc",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="which shell")
+
+
+def _takes_spec(parser: argparse.ArgumentParser, as_json: bool = True) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="the spec, a YAML file")
+    _takes_where(parser)
+    parser.add_argument(
+        "--format",
+        choices=["text", "json"],
+        default="text",
+        help="how diagnostics are written (default: text)",
+    )
+    if as_json:
+        _takes_json(parser)
+
+
+def _takes_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="replace one value, checked like the file (repeatable)",
+    )
+    parser.add_argument(
+        "--cluster", metavar="NAME|FILE", help="a cluster profile instead of the one the spec names"
+    )
+
+
+def _takes_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON on stdout")
+
+
+def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=name, **_look(about, epilog))
+
+
+def _look(about: str, epilog: str) -> dict:
+    return {
+        "description": about[0].upper() + about[1:],
+        "epilog": epilog,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }

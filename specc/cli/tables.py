@@ -1,0 +1,166 @@
+"""A plan as text for people, and as the JSON that the contract fixes for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from specc.plan import Job, Plan, Role
+
+if TYPE_CHECKING:
+    from specc.compile import Compilation
+
+COLUMNS = (
+    "stage",
+    "role",
+    "nodes x gpus",
+    "layout",
+    "micro x accum",
+    "batch",
+    "memory",
+    "of",
+    "step",
+    "recompute",
+)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a table of roles, the parts of their memory, and why each layout was taken."""
+    machine = f"{plan.cluster.gpus_per_node} {plan.cluster.gpu}"
+    if plan.cluster.device == "cpu":
+        machine = "cpu"
+    head = f"{plan.name} on {plan.cluster.name}: {count(plan.totals.jobs, 'job')}, {machine} a node"
+    rows = [_row(job, role) for job in plan.jobs for role in job.roles]
+    lines = [head, "", *table(COLUMNS, rows), ""]
+    lines += [
+        f"{job.stage}.{role.name}: {line}" for job in plan.jobs for role in job.roles for line in _notes(role)
+    ]
+    lines += ["", f"total: {totals(plan)}"]
+    return "\n".join(lines)
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns of even width; a column that is empty in every row is left out."""
+    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]
+    cells = [[line[i] for i in kept] for line in (heads, *rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(kept))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _row(job: Job, role: Role) -> tuple[str, ...]:
+    memory = role.memory
+    accumulation = role.global_batch // max(1, role.micro_batch * role.layout.dp)
+    return (
+        job.stage,
+        role.name,
+        f"{role.nodes} x {role.gpus}",
+        str(role.layout),
+        f"{role.micro_batch} x {accumulation}",
+        str(role.global_batch),
+        f"{memory.total_gib:.1f} GiB" if memory.capacity_gib else "",
+        f"{memory.capacity_gib:.1f} GiB ({memory.total_gib / memory.capacity_gib:.0%})"
+        if memory.capacity_gib
+        else "",
+        duration(role.step_seconds) if role.step_seconds else "",
+        "" if role.recompute == "none" else role.recompute,
+    )
+
+
+def _notes(role: Role) -> list[str]:
+    lines = [role.why] if role.why else []
+    if role.memory.parts:
+        largest = sorted(role.memory.parts.items(), key=lambda part: -part[1])
+        lines.append(
+            "holds " + ", ".join(f"{name} {gib:.1f}" for name, gib in largest if gib >= 0.05) + " GiB"
+        )
+    return lines
+
+
+def totals(plan: Plan) -> str:
+    """`3 jobs, 2.0 h, 512 GPU-hours`, as far as the plan knows."""
+    said = [count(plan.totals.jobs, "job")]
+    if plan.totals.wall_seconds:
+        said.append(f"about {duration(plan.totals.wall_seconds)}")
+    if plan.totals.gpu_hours:
+        said.append(f"{plan.totals.gpu_hours:,.1f} GPU-hours")
+    return ", ".join(said)
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The part of a plan that the contract fixes; plan.json holds this and more."""
+    return {
+        "format": plan.format,
+        "name": plan.name,
+        "jobs": [_job_json(job) for job in plan.jobs],
+        "totals": dataclasses.asdict(plan.totals),
+    }
+
+
+def _job_json(job: Job) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "stage": job.stage,
+        "nodes": job.nodes,
+        "depends_on": list(job.depends_on),
+        "roles": [_role_json(role) for role in job.roles],
+    }
+
+
+def _role_json(role: Role) -> dict[str, Any]:
+    layout = role.layout
+    return {
+        "name": role.name,
+        "program": role.program,
+        "nodes": role.nodes,
+        "gpus": role.gpus,
+        "layout": {key: getattr(layout, key) for key in ("tp", "pp", "vp", "cp", "ep", "etp", "dp")},
+        "micro_batch": role.micro_batch,
+        "global_batch": role.global_batch,
+        "recompute": role.recompute,
+        "implementation": role.implementation,
+        "memory": dataclasses.asdict(role.memory),
+        "step_seconds": role.step_seconds,
+        "why": role.why,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and tuples as dicts and lists, so that YAML and JSON can print them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def verdict(spec: str, done: Compilation) -> str:
+    """One line: how it stands."""
+    errors = sum(d.severity == "error" for d in done.diagnostics)
+    warnings = sum(d.severity == "warning" for d in done.diagnostics)
+    said = [count(errors, "error")] if errors else []
+    said += [count(warnings, "warning")] if warnings else []
+    if errors or done.plan is None:
+        return f"{spec}: {', '.join(said)}"
+    tail = f" ({', '.join(said)})" if said else ""
+    return f"{spec} is fine{tail}: {totals(done.plan)}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would use."""
+    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"

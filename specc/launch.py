@@ -1,0 +1,416 @@
+"""Run a plan on this machine: one torchrun per role, watched until its processes are gone.
+
+What comes in: a plan whose jobs all fit here, and the run folder. What goes out: an `Ended` per stage.
+The processes of a job live in a session of their own, so that Ctrl-C reaches this process only: it asks
+the ranks to save (the file `stop`) and waits. They never outlive it: torchrun is told by the kernel when
+its parent dies, and everything that descends from it is ended before a job counts as over.
+
+Nothing here imports torch; psutil comes with the runtime's packages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import specc
+from specc.plan import Job, Plan, Role, to_json
+
+if TYPE_CHECKING:
+    import psutil
+
+NEEDED = {"torch": "torch", "megatron.core": "megatron-core", "psutil": "psutil", "numpy": "numpy"}
+TICK_SECONDS = 0.1
+GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+class Refusal(Exception):
+    """The run does not start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one stage ended. `code` is an exit code: 0, 1 (plan, spec or data), 3 (something outside), 130."""
+
+    stage: str
+    how: str  # finished | skipped | stopped | failed
+    code: int = 0
+    message: str = ""  # failed: the first failing rank's error, one line
+    logs: str = ""  # the folder of this attempt
+
+
+@dataclass
+class Switch:
+    """How often the user asked to stop: once is with a checkpoint, twice is now."""
+
+    presses: int = 0
+    on_first: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def wired(self) -> Iterator[Switch]:
+        """While inside, SIGINT, SIGTERM and SIGHUP press the switch instead of ending this process."""
+        kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {kind: signal.signal(kind, self._press) for kind in kinds}
+        try:
+            yield self
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _press(self, number: int, frame: Any) -> None:
+        self.presses += 1
+        if self.presses == 1:
+            self.on_first()
+
+
+def missing_packages() -> list[str]:
+    """What is not installed of that which training needs, by its name on the package index."""
+    return [name for module, name in NEEDED.items() if not _importable(module)]
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
+
+
+# --- the run folder
+
+
+@contextlib.contextmanager
+def run_folder(plan: Plan, folder: Path, fresh: list[str]) -> Iterator[Path]:
+    """The run folder, made, locked against a second `specc run`, and holding this plan.
+
+    Stages named in `fresh` are moved aside. Refusal when another run holds the folder, or when a stage in
+    it was begun under other maths fields. OSError when it cannot be written.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refusal(
+                f"{folder} is in use by another `specc run`; wait for it, or name another --dir"
+            ) from None
+        for stage in fresh:
+            move_aside(folder / stage)
+        for job in plan.jobs:
+            _refuse_changed(job, folder / job.stage)
+        new = folder / ".plan.json.new"
+        new.write_text(to_json(plan), encoding="utf-8")
+        new.replace(folder / "plan.json")
+        yield folder
+
+
+def move_aside(stage: Path) -> None:
+    """Rename a stage's folder to the first free `STAGE.old-N`; nothing is deleted."""
+    if not stage.exists():
+        return
+    number = 1
+    while (target := stage.with_name(f"{stage.name}.old-{number}")).exists():
+        number += 1
+    stage.rename(target)
+
+
+def changed_keys(job: Job, stage: Path) -> list[str]:
+    """`train.lr: 1e-05 -> 2e-05` for each maths field or input that is not what the stage began with."""
+    begun = _read_json(stage / "identity.json")
+    if not begun or begun.get("hash") == job.hash:
+        return []
+    old, new = begun.get("identity") or {}, job.identity
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in keys] or [
+        "its maths fields"
+    ]
+
+
+def _refuse_changed(job: Job, stage: Path) -> None:
+    changes = changed_keys(job, stage)
+    if changes:
+        raise Refusal(
+            f"stage `{job.stage}` in {stage} was begun with other values ({'; '.join(changes)}); "
+            f"name another --dir, or begin it anew with --fresh {job.stage}"
+        )
+
+
+def is_finished(job: Job, folder: Path) -> bool:
+    """Whether this very stage has run to its end here."""
+    return _read_json(folder / job.stage / "output.json").get("hash", None) == job.hash
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+# --- the processes
+
+
+def run_jobs(
+    plan: Plan, folder: Path, home: Path, switch: Switch, begin: Callable[[Job, Path], Callable[[], None]]
+) -> Iterator[Ended]:
+    """Run the jobs in the order they depend on each other; ends after the first that does not finish.
+
+    `home` is the folder that relative paths of the spec start from. `begin(job, attempt)` is called when a
+    job starts and gives what is called ten times a second while it runs.
+    """
+    _adopt_orphans()
+    for job in ordered(plan.jobs):
+        if switch.presses:
+            yield Ended(job.stage, "stopped", 130)
+            return
+        if is_finished(job, folder):
+            yield Ended(job.stage, "skipped")
+            continue
+        ended = _run_job(plan, job, folder, home, switch, begin)
+        yield ended
+        if ended.how != "finished":
+            return
+
+
+def ordered(jobs: tuple[Job, ...]) -> list[Job]:
+    """The jobs so that each comes after those it depends on, else in the plan's order."""
+    done: list[Job] = []
+    waiting = list(jobs)
+    while waiting:
+        ready = next(job for job in waiting if {j.name for j in done} >= set(job.depends_on))
+        done.append(ready)
+        waiting.remove(ready)
+    return done
+
+
+def _run_job(
+    plan: Plan,
+    job: Job,
+    folder: Path,
+    home: Path,
+    switch: Switch,
+    begin: Callable[[Job, Path], Callable[[], None]],
+) -> Ended:
+    stage = folder / job.stage
+    attempt = _new_attempt(stage)
+    for name in ("stop", "heartbeat"):
+        (stage / name).unlink(missing_ok=True)
+    tick = begin(job, attempt)
+    processes = [_start(plan, job, role, folder, home, attempt) for role in job.roles]
+    killed = ""
+    try:
+        killed = _watch(job, stage, processes, switch, tick)
+    finally:
+        _end(processes)
+        tick()
+    return _ended(job, stage, attempt, [process.returncode for process in processes], killed)
+
+
+def _new_attempt(stage: Path) -> Path:
+    """The first free folder attempts/1, attempts/2, ...; logs of earlier attempts are never overwritten."""
+    (stage / "attempts").mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        with contextlib.suppress(FileExistsError):
+            (stage / "attempts" / str(number)).mkdir()
+            return stage / "attempts" / str(number)
+        number += 1
+
+
+def _start(plan: Plan, job: Job, role: Role, folder: Path, home: Path, attempt: Path) -> subprocess.Popen:
+    """One torchrun for one role, its output in attempts/K/ROLE.log."""
+    words = [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nnodes=1", "--node-rank=0", f"--nproc-per-node={role.nodes * role.gpus}"),
+        *("--rdzv-backend=static", "--master-addr=127.0.0.1", f"--master-port={free_port()}"),
+        *("--max-restarts=0", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT", "--shutdown-timeout=5"),
+        *("-m", "runtime", str(folder / "plan.json"), job.name, role.name),
+    ]
+    with open(attempt / f"{role.name}.log", "ab") as log:
+        return subprocess.Popen(
+            words,
+            cwd=home,
+            env=environment(plan, job, attempt.name),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),  # no threads run in this process
+        )
+
+
+def environment(plan: Plan, job: Job, attempt: str) -> dict[str, str]:
+    """What a rank sees: the shell's variables, the profile's, then the job's, and where the project is."""
+    here = Path(specc.__file__).resolve().parent.parent
+    own = {**os.environ, **plan.cluster.env, **job.env, "SPECC_ATTEMPT": attempt, "SPECC_DIE_WITH_PARENT": "1"}
+    if plan.cluster.device == "cpu":
+        own.setdefault("OMP_NUM_THREADS", "1")
+        own.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    # the ranks start in the spec's folder; a module that lies there must not be taken for one of ours
+    own["PYTHONSAFEPATH"] = "1"
+    own["PYTHONUNBUFFERED"] = "1"
+    if (here / "runtime").is_dir():
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here), own.get("PYTHONPATH", "")]))
+    return own
+
+
+def free_port() -> int:
+    """A port that nobody holds at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _watch(
+    job: Job, stage: Path, processes: list[subprocess.Popen], switch: Switch, tick: Callable[[], None]
+) -> str:
+    """Wait until every process is gone; gives the reason when it is us who end them, else empty."""
+    asked = False
+    alive_at, beat = time.monotonic(), 0.0
+    while any(process.poll() is None for process in processes):
+        time.sleep(TICK_SECONDS)
+        tick()
+        if switch.presses >= 2:
+            return "ended at once"
+        if switch.presses and not asked:
+            asked = True
+            (stage / "stop").touch()
+        if any(process.poll() for process in processes):  # one role failed: the others wait for it in vain
+            return "" if len(processes) == 1 else "another role failed"
+        if (seen := _modified(stage / "heartbeat")) != beat:
+            beat, alive_at = seen, time.monotonic()
+        if time.monotonic() - alive_at > job.heartbeat_seconds:
+            return f"no sign of life for {job.heartbeat_seconds} s"
+    return ""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _end(processes: list[subprocess.Popen]) -> None:
+    """Leave nothing behind: whatever descends from these processes is gone when this returns."""
+    for process in processes:
+        everyone = _descendants(process)
+        if process.poll() is None:
+            process.kill()
+        for child in everyone:
+            with contextlib.suppress(Exception):
+                child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE_SECONDS)
+    _reap_orphans({process.pid for process in processes})
+
+
+def _descendants(process: subprocess.Popen) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _reap_orphans(known: set[int]) -> None:
+    """End ranks whose torchrun died before them: they have become children of this process."""
+    import psutil
+
+    if sys.platform != "linux":
+        return
+    orphans = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
+    ours = [child for child in orphans if _is_rank(child)]
+    for child in ours:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(ours, timeout=GRACE_SECONDS)
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return "SPECC_ATTEMPT" in process.environ()
+    except (psutil.Error, OSError):
+        return False
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """What a new process does first: ask to be told to end when `parent` dies (Linux only)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died between fork and here
+            os._exit(1)
+
+    return prepare
+
+
+def _adopt_orphans() -> None:
+    """Make this process the parent of ranks that lose theirs, so that they can be found and ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+# --- how it ended
+
+
+def _ended(job: Job, stage: Path, attempt: Path, codes: list[int], killed: str) -> Ended:
+    if killed == "ended at once":
+        return Ended(job.stage, "stopped", 130, killed, str(attempt))
+    if killed.startswith("no sign"):
+        return Ended(job.stage, "failed", 3, killed, str(attempt))
+    if any(codes):
+        code, message = first_error(attempt)
+        return Ended(job.stage, "failed", code, message, str(attempt))
+    if _read_json(stage / "output.json").get("hash") == job.hash:
+        return Ended(job.stage, "finished", 0, "", str(attempt))
+    return Ended(job.stage, "stopped", 130, "", str(attempt))
+
+
+def first_error(attempt: Path) -> tuple[int, str]:
+    """(exit code, one line) of the rank that failed first, from what it left in its attempt's folder."""
+    logs = "".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in sorted(attempt.glob("*.log"))
+    )
+    known = [(_modified(path), _read_json(path)) for path in attempt.glob("error-*.json")]
+    known = [(when, fact) for when, fact in known if "message" in fact]
+    exits = [int(code) for code in re.findall(r"exitcode\s*: (-?\d+)", logs)]
+    code = 1 if exits and all(c == 1 for c in exits) else 3
+    if known:
+        _, fact = min(known, key=lambda entry: (bool(entry[1].get("echo")), entry[0]))
+        if not fact.get("echo"):
+            return (
+                code,
+                f"error[{fact.get('code', 'R099')}]: {fact['message']} (rank {fact.get('rank', '?')})",
+            )
+    if killer := next((c for c in exits if c < 0), None):
+        return 3, f"error: a rank was ended by {signal.Signals(-killer).name}; was there enough memory?"
+    last = [line for line in logs.splitlines() if line.strip()][-1:]
+    return code, "error: " + (last[0].strip() if last else "the ranks ended without a word")

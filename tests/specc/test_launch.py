@@ -1,0 +1,203 @@
+"""Starting and watching the processes of a job, with a torchrun that only pretends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from specc import launch
+from specc.plan import Cluster, Job, Layout, Model, Plan, Role, Shape, Weights
+
+TORCHRUN = '''
+"""Stands in for torch.distributed.run: starts one child that does what the stage's name says."""
+import os, subprocess, sys
+sys.exit(subprocess.call([sys.executable, os.environ["FAKE_RANK"], *sys.argv[-3:]], start_new_session=True) and 1)
+'''
+
+RANK = '''
+import json, os, pathlib, sys, time
+plan, job, role = sys.argv[1:]
+stage = pathlib.Path(plan).parent / job
+attempt = stage / "attempts" / os.environ["SPECC_ATTEMPT"]
+(stage / "pid").write_text(str(os.getpid()))
+(stage / "heartbeat").touch()
+if "fails" in job:
+    (attempt / "error-1.json").write_text(json.dumps(
+        {"code": "R010", "message": "row 3 has no key `output`", "rank": 1, "step": 2, "echo": False}))
+    print("  exitcode  : 1 (pid: 7)"); sys.exit(1)
+if "crashes" in job:
+    print("  exitcode  : -9 (pid: 7)"); sys.exit(1)
+if "mute" in job:
+    print("last words"); sys.exit(1)
+for step in range(1, 500 if "long" in job or "deaf" in job else 4):
+    (stage / "metrics.jsonl").open("a").write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
+    if (stage / "stop").exists() and "deaf" not in job:
+        sys.exit(0)
+    time.sleep(0.02 if step < 4 else 0.1)
+known = {j["name"]: j["hash"] for j in json.load(open(plan))["jobs"]}
+(stage / "output.json").write_text(json.dumps({"hash": known[job]}))
+'''
+
+
+@pytest.fixture(autouse=True)
+def fake_torchrun(tmp_path, monkeypatch):
+    package = tmp_path / "fake" / "torch" / "distributed"
+    package.mkdir(parents=True)
+    for file in (package / "__init__.py", package.parent / "__init__.py"):
+        file.touch()
+    (package / "run.py").write_text(TORCHRUN)
+    (tmp_path / "fake" / "rank.py").write_text(RANK)
+    monkeypatch.setenv("FAKE_RANK", str(tmp_path / "fake" / "rank.py"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+
+
+def job(name, after=(), identity=None, **more):
+    shape = Shape("llama", 2, 64, 128, 4, 4, 16, 256, 128)
+    model = Model("tiny", shape, Weights())
+    role = Role("model", "sft", 1, 1, Layout(), 1, 1, model)
+    identity = identity or {"train.lr": 0.1}
+    return Job(
+        name, name, 1, tuple(after), (role,), {"train": {"steps": 3}}, {}, identity=identity,
+        hash=json.dumps(identity), **more,
+    )  # fmt: skip
+
+
+def plan(*jobs):
+    return Plan(1, "test", "0", 0, Cluster("here", "none", "cpu", 1, "cpu", "gloo"), jobs)
+
+
+def run(what, tmp_path, fresh=(), switch=None, begin=lambda job, attempt: lambda: None):
+    """How each stage ended."""
+    with launch.run_folder(what, tmp_path / "run", list(fresh)) as folder:
+        return list(launch.run_jobs(what, folder, tmp_path, switch or launch.Switch(), begin))
+
+
+def test_a_stage_that_writes_its_output_is_finished(tmp_path):
+    (ended,) = run(plan(job("sft")), tmp_path)
+    assert (ended.how, ended.code) == ("finished", 0)
+
+
+def test_stages_run_in_the_order_they_depend_on_each_other(tmp_path):
+    ended = run(plan(job("second", after=["first"]), job("first")), tmp_path)
+    assert [end.stage for end in ended] == ["first", "second"]
+
+
+def test_a_finished_stage_is_skipped(tmp_path):
+    run(plan(job("sft")), tmp_path)
+    assert [end.how for end in run(plan(job("sft")), tmp_path)] == ["skipped"]
+
+
+def test_a_changed_stage_is_refused_with_the_changed_keys(tmp_path):
+    (tmp_path / "run/sft").mkdir(parents=True)
+    begun = {"hash": "other", "identity": {"train.lr": 0.1, "train.steps": 3}}
+    (tmp_path / "run/sft/identity.json").write_text(json.dumps(begun))
+    with pytest.raises(launch.Refusal, match=r"train.lr: 0.1 -> 0.2; train.steps: 3 -> absent.*--fresh sft"):
+        run(plan(job("sft", identity={"train.lr": 0.2})), tmp_path)
+
+
+def test_fresh_moves_the_old_folder_aside_and_deletes_nothing(tmp_path):
+    for _ in range(3):
+        (ended,) = run(plan(job("sft")), tmp_path, fresh=["sft"])
+        assert ended.how == "finished"
+    assert (tmp_path / "run/sft.old-1/metrics.jsonl").exists()
+    assert (tmp_path / "run/sft.old-2/metrics.jsonl").exists()
+
+
+def test_logs_of_an_earlier_attempt_are_kept(tmp_path):
+    run(plan(job("fails")), tmp_path)
+    run(plan(job("fails")), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "run/fails/attempts").iterdir()) == ["1", "2"]
+
+
+def test_the_first_failing_rank_is_quoted_and_later_stages_do_not_start(tmp_path):
+    ended = run(plan(job("fails"), job("after", after=["fails"])), tmp_path)
+    assert [(end.how, end.code) for end in ended] == [("failed", 1)]
+    assert ended[0].message == "error[R010]: row 3 has no key `output` (rank 1)"
+
+
+def test_a_rank_that_was_killed_is_told_by_the_name_of_its_signal(tmp_path):
+    (ended,) = run(plan(job("crashes")), tmp_path)
+    assert (ended.code, ended.message) == (3, "error: a rank was ended by SIGKILL; was there enough memory?")
+
+
+def test_without_an_error_file_the_last_line_of_the_log_is_quoted(tmp_path):
+    (ended,) = run(plan(job("mute")), tmp_path)
+    assert ended.message == "error: last words"
+
+
+def test_one_press_asks_the_ranks_to_stop_and_waits(tmp_path):
+    switch = launch.Switch()
+    ended = run(plan(job("long"), job("after", after=["long"])), tmp_path, switch=switch, begin=press(switch, 1))
+    assert [(end.stage, end.how, end.code) for end in ended] == [("long", "stopped", 130)]
+
+
+def test_a_stale_stop_file_does_not_stop_the_next_run(tmp_path):
+    (tmp_path / "run/sft").mkdir(parents=True)
+    (tmp_path / "run/sft/stop").touch()
+    assert run(plan(job("sft")), tmp_path)[0].how == "finished"
+
+
+def test_two_presses_end_even_a_deaf_rank_and_leave_no_process(tmp_path):
+    switch = launch.Switch()
+    (ended,) = run(plan(job("deaf")), tmp_path, switch=switch, begin=press(switch, 2))
+    assert (ended.how, ended.code) == ("stopped", 130)
+    assert not psutil.pid_exists(int((tmp_path / "run/deaf/pid").read_text()))
+
+
+def test_a_run_without_a_sign_of_life_is_ended(tmp_path):
+    (ended,) = run(plan(job("deaf", heartbeat_seconds=1)), tmp_path)
+    assert (ended.how, ended.code, ended.message) == ("failed", 3, "no sign of life for 1 s")
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    with (
+        launch.run_folder(plan(job("sft")), tmp_path / "run", []),
+        pytest.raises(launch.Refusal, match="in use by another"),
+    ):
+        run(plan(job("sft")), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+def test_the_processes_die_with_specc(tmp_path):
+    """`specc` itself is killed with SIGKILL: nothing it could do about it."""
+    script = (
+        "from tests.specc.test_launch import *\nimport pathlib\n"
+        f"run(plan(job('deaf')), pathlib.Path({str(tmp_path)!r}))"
+    )
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    killed = subprocess.Popen([sys.executable, "-c", script], cwd=here)
+    torchrun = wait_for(lambda: psutil.Process(killed.pid).children(), 20)[0]
+    wait_for(lambda: (tmp_path / "run/deaf/pid").exists(), 20)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert wait_for(lambda: not torchrun.is_running() or torchrun.status() == psutil.STATUS_ZOMBIE, 10)
+    psutil.Process(int((tmp_path / "run/deaf/pid").read_text())).kill()  # the pretended rank does not listen
+
+
+def press(switch, times):
+    """Presses once the stage's first step is done."""
+
+    def begin(job, attempt):
+        def tick():
+            if switch.presses < times and (attempt.parent.parent / "metrics.jsonl").exists():
+                switch.presses += 1
+
+        return tick
+
+    return begin
+
+
+def wait_for(condition, seconds):
+    """What the condition gives once it holds; fails after `seconds`."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        threading.Event().wait(0.05)
+    pytest.fail(f"did not happen within {seconds} s")
