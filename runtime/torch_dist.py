@@ -30,6 +30,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _unwrap_pyt_sharded_tensor,
     mcore_to_pyt_state_dict,
 )
+from torch.distributed.checkpoint._nested_dict import set_element
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
@@ -106,7 +107,7 @@ class _Planner(MCoreLoadPlanner):
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         name = read_item.dest_index.fqn
-        self.state_dict[name] = unpickle.plain(value, name)
+        set_element(self.original_state_dict, self.mappings[name], unpickle.plain(value, name))
 
 
 class _Shards(TorchDistLoadShardedStrategy):
