@@ -48,12 +48,15 @@ def _import_megatron_uncompiled() -> None:
 
     Compiling them on a CPU takes a C++ compiler and minutes; the decorators act at import.
     """
+    import torch._dynamo  # torch's optimizers want it, and it must see torch.cuda as it was
+
     compile_ = torch.compile
     torch.compile = lambda fn=None, **kwargs: fn if fn else (lambda inner: inner)  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # six lines that Transformer Engine and Apex are absent
             import megatron.core.models.gpt
+            import megatron.core.models.gpt.gpt_layer_specs
             import megatron.core.optimizer
             import megatron.core.pipeline_parallel  # noqa: F401
     finally:

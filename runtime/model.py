@@ -22,15 +22,18 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from megatron.core.transformer import ModuleSpec, TransformerConfig
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from torch import Tensor
 
 from runtime.attention import Attention
+from runtime.logprobs import token_logprobs
 from runtime.norm import Norm
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
+from specc import plan
 from specc.plan import Layout, Role, Shape
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -41,13 +44,59 @@ class ModelError(ValueError):
     """The model cannot be built as planned."""
 
 
-def build(role: Role, parallel: Parallel, seed: int = 1234) -> list[GPTModel]:
-    """The model chunks of this rank on its device, with initial weights; one unless the pipeline interleaves."""
+class Head(torch.nn.Module):
+    """A value per token in place of the vocabulary: hidden -> `outputs` numbers, in fp32."""
+
+    def __init__(self, config: TransformerConfig, outputs: int, tp_group: Any) -> None:
+        super().__init__()
+        self.tp_group = tp_group
+        self.sequence_parallel = config.sequence_parallel
+        self.weight = torch.nn.Parameter(torch.zeros(outputs, config.hidden_size, dtype=config.params_dtype))
+        # under sequence parallelism each rank sees its part of the sequence, so gradients are added up
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, hidden: Tensor, **unused: Any) -> tuple[Tensor, None]:
+        """[s, b, hidden] -> [s, b, outputs] fp32, the whole sequence on every rank."""
+        values = F.linear(hidden.float(), self.weight.float())
+        if self.sequence_parallel:
+            values = gather_from_sequence_parallel_region(
+                values, tensor_parallel_output_grad=False, group=self.tp_group
+            )
+        return values, None
+
+
+class Model(GPTModel):
+    """Megatron's GPT model with a head of the plan.
+
+    Called with labels, a language model gives their log-probabilities [B, T] in fp32 on the last
+    stage; without, its logits. The other heads give [B, T, outputs].
+    """
+
+    def __init__(self, role: Role, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head = role.model.head
+        self.true_vocab = role.model.shape.vocab
+        if self.head != "language" and self.post_process:
+            self.output_layer = Head(self.config, head_outputs(role.model), self.tp_group)
+
+    def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Log-probabilities [B, T] of labels [B, T], from this rank's columns of the logits [T, B, V]."""
+        logprobs_TB = token_logprobs(logits, labels.transpose(0, 1), self.true_vocab, self.tp_group)
+        return logprobs_TB.transpose(0, 1).contiguous()
+
+
+def build(role: Role, parallel: Parallel, seed: int = 1234) -> list[Model]:
+    """The model chunks of this rank, with initial weights; one unless the pipeline interleaves."""
     config = transformer_config(role)
     chunks = [_chunk(role, config, parallel, v) for v in range(role.layout.vp)]
     for chunk in chunks:
         initialise(chunk, role.model.shape, seed)
     return [chunk.to(device=parallel.device) for chunk in chunks]
+
+
+def head_outputs(model: plan.Model) -> int:
+    """Numbers per token of a head that is not the language model's."""
+    return len(model.attributes) if model.head == "attributes" else 1
 
 
 def padded_vocab(shape: Shape, layout: Layout) -> int:
@@ -77,6 +126,8 @@ def stage_layers(shape: Shape, layout: Layout) -> tuple[int, ...]:
 def transformer_config(role: Role) -> TransformerConfig:
     """Megatron's config for a role: every number from the shape and the layout."""
     shape, layout = role.model.shape, role.layout
+    if shape.experts and layout.tp > 1 and not layout.sequence_parallel:
+        raise ModelError(f"experts under TP {layout.tp} need sequence parallelism; set sequence_parallel")
     te = role.implementation == "te"
     return TransformerConfig(
         **_shape_fields(shape),
@@ -134,6 +185,11 @@ def _layout_fields(shape: Shape, layout: Layout, precision: str) -> dict[str, An
         "sequence_parallel": layout.sequence_parallel and layout.tp > 1,
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
+        "deallocate_pipeline_outputs": layout.pp > 1,
+        # one batch of sends to the same rank, forward and backward, mixes them up where PP is 2: the
+        # previous stage is then also the next, and the gradients are wrong without a word
+        "batch_p2p_comm": layout.vp == 1,
+        "overlap_p2p_comm": layout.vp > 1,
         "bf16": precision == "bf16",
     }
 
@@ -163,7 +219,7 @@ def _expert_fields(shape: Shape) -> dict[str, Any]:
         "moe_router_topk": shape.experts_per_token,
         "moe_ffn_hidden_size": shape.expert_ffn or shape.ffn,
         "moe_shared_expert_intermediate_size": shape.shared_expert_ffn or None,
-        # softmax over the chosen experts: what Mixtral and Qwen3 do; no auxiliary loss, as in their fine-tuning
+        # softmax over the chosen experts, as in Mixtral and Qwen3; no auxiliary loss, as transformers trains them
         "moe_router_pre_softmax": False,
         "moe_router_load_balancing_type": "none",
         "moe_aux_loss_coeff": 0.0,
@@ -195,10 +251,11 @@ def _left_as_is(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) -> GPTModel:
+def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) -> Model:
     shape, layout = role.model.shape, role.layout
     vp_stage = v if layout.vp > 1 else None
-    model = GPTModel(
+    model = Model(
+        role,
         config=config,
         transformer_layer_spec=_layers(role, config, vp_stage),
         vocab_size=padded_vocab(shape, layout),
@@ -206,7 +263,7 @@ def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) ->
         pre_process=parallel.is_first_stage and v == 0,
         post_process=parallel.is_last_stage and v == layout.vp - 1,
         parallel_output=True,
-        share_embeddings_and_output_weights=shape.tied,
+        share_embeddings_and_output_weights=shape.tied and role.model.head == "language",
         position_embedding_type="rope" if shape.position == "rope" else "learned_absolute",
         rotary_percent=shape.rope_percent,
         rotary_base=shape.rope_base,  # type: ignore[arg-type]
@@ -273,7 +330,7 @@ def _llama3(frequencies: Tensor, scaling: dict[str, Any]) -> Tensor:
     return (1 - smooth) * frequencies / factor + smooth * frequencies
 
 
-def initialise(chunk: GPTModel, shape: Shape, seed: int) -> None:
+def initialise(chunk: Model, shape: Shape, seed: int) -> None:
     """Give every parameter its initial value, the same under every layout."""
     layers = chunk.config.num_layers
     with torch.no_grad():
@@ -289,13 +346,14 @@ def _whole_initial(shard: Shard, parameter: Tensor, shape: Shape, layers: int, s
         is_norm_weight = "norm" in shard.name and not shard.name.endswith("bias")
         value = 1.0 if is_norm_weight and not shape.norm.endswith("_1p") else 0.0
         return torch.full(size, value)
-    name, rows = shard.name, size[0]
+    name, rows, std = shard.name, size[0], shape.init_std
     if shard.vocabulary:
         rows = shape.vocab
         if shape.tied:
             name = "embedding.word_embeddings.weight"
-    std = shape.init_std
-    if name.endswith(_OUTPUT_PROJECTIONS):
+    elif name == "output_layer.weight":  # a head of single numbers: "Learning to summarize", appendix
+        std = 1 / math.sqrt(shape.hidden + 1)
+    elif name.endswith(_OUTPUT_PROJECTIONS):
         std /= math.sqrt(2 * layers)
     whole = torch.zeros(size)
     whole[:rows].normal_(0.0, std, generator=_generator(seed, name))

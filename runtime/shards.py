@@ -22,7 +22,7 @@ from torch.nn import Parameter
 
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.")
 _EXPERT = re.compile(r"\.local_experts\.(\d+)\.")
-_VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
+_EMBEDDING, _OUTPUT = "embedding.word_embeddings.weight", "output_layer.weight"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _shard(chunk: Any, name: str, parameter: Parameter) -> Shard:
         rank=group.rank() if is_cut else 0,
         pieces=group.size() if is_cut else 1,
         stacked=2 if gated else 1,
-        vocabulary=whole_name in _VOCABULARY,
+        vocabulary=whole_name == _EMBEDDING or (whole_name == _OUTPUT and chunk.head == "language"),
     )
 
 

@@ -14,7 +14,8 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ World = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Any]:
+def forks() -> Any:
     """A fork server that has imported torch, Megatron and the runtime (see warm.py)."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["warm"])
@@ -41,26 +42,32 @@ def forks() -> Iterator[Any]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
-    yield context
+    return context
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world(forks: Any) -> World:
-    """`world(n, fn, *args)`: run `fn(*args)` on n ranks; their results in order of rank.
+    """`world(n, fn, *args, **kwargs)`: run `fn` on n ranks; their results in order of rank.
 
     `fn` is a module-level function of a test module. Every rank finds torchrun's environment set.
     The first failure stops all ranks and is raised with its traceback. `timeout` is in seconds.
     """
 
     def run(
-        n: int, fn: Callable[..., Any], *args: Any, timeout: float = 120, env: dict[str, str] | None = None
-    ):
+        n: int,
+        fn: Callable[..., Any],
+        *args: Any,
+        timeout: float = 120,
+        env: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        task = partial(fn, *args, **kwargs)
         port = _free_port()
         workers, pipes = [], []
         for rank in range(n):
             receiver, sender = forks.Pipe(duplex=False)
             place = _environment(rank, n, port) | (env or {})
-            worker = forks.Process(target=_work, args=(sender, place, fn, args), daemon=False)
+            worker = forks.Process(target=_work, args=(sender, place, task), daemon=False)
             worker.start()
             sender.close()
             workers.append(worker)
@@ -91,14 +98,14 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _work(sender: Any, environment: dict[str, str], fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _work(sender: Any, environment: dict[str, str], task: Callable[[], Any]) -> None:
     os.setpgid(0, 0)  # so that whatever this rank starts can be stopped with it
     os.environ.update(environment)
     try:
         import torch
 
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-        answer = (True, fn(*args))
+        answer = (True, task())
     except BaseException:
         answer = (False, f"rank {environment['RANK']}:\n{traceback.format_exc()}")
     sender.send_bytes(pickle.dumps(answer))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from runtime.batch import Batch, Sample, dealt
-from specc.plan import Layout, Model, Role, Shape
+from specc.plan import Layout, Model, Role, Shape, Weights
 
 SHAPE = Shape(
     family="llama",
@@ -38,17 +38,11 @@ def role(layout: Layout | None = None, shape: Shape = SHAPE, head: str = "langua
         "layout": layout,
         "micro_batch": 1,
         "global_batch": 8,
-        "model": Model(name="toy", shape=shape, weights=_random(), head=head),
+        "model": Model(name="toy", shape=shape, weights=Weights(), head=head),
         "precision": "fp32",
         "distributed_optimizer": False,
     }
     return Role(**(fields | changes))
-
-
-def _random() -> Any:
-    from specc.plan import Weights
-
-    return Weights()
 
 
 def samples(count: int = 8, longest: int = 32, vocab: int = 250, seed: int = 0) -> list[Sample]:
@@ -67,3 +61,34 @@ def microbatches(role: Role, dp_rank: int, rows: list[Sample], packed: bool = Fa
     bins = [rows[i : i + 2] for i in range(0, len(rows), 2)] if packed else [[row] for row in rows]
     layout = role.layout
     return dealt(bins, dp_rank, layout.dp, role.micro_batch, multiple=2 * layout.tp, packed=packed)
+
+
+def sft_loss(total: int) -> Any:
+    """Negative log-likelihood of the trained labels over a fixed denominator."""
+
+    def loss(logprobs_BT, batch):
+        nll = -(logprobs_BT * batch.mask_BT).sum() / total
+        return nll, {"tokens": batch.mask_BT.sum()}
+
+    return loss
+
+
+def trained(role: Role, steps: int, packed: bool = False, lr: float = 1e-3, rows: int = 8, repeat: bool = False):
+    """Train on one global batch after another; losses, norms, and the gradients of step 1."""
+    from runtime import batch, cpu, parallel
+    from runtime.engine import Engine, OptimizerSettings
+
+    cpu.install()
+    here = parallel.start(role.layout, "gloo", "cpu", timeout_seconds=60)
+    engine = Engine(role, here, OptimizerSettings())
+    losses, norms, gradients = [], [], []
+    for step in range(steps):
+        data = samples(rows, seed=0 if repeat else step)
+        total = batch.trained_tokens([data])
+        metrics = engine.forward_backward(microbatches(role, here.dp_rank, data, packed), sft_loss(total))
+        assert metrics["tokens"] == total
+        if step == 0 and not role.distributed_optimizer:
+            gradients = [(shard, gradient.clone()) for shard, gradient in engine.named_gradients()]
+        norms.append(engine.optim_step(lr)["grad_norm"])
+        losses.append(metrics["loss"])
+    return losses, norms, gradients
