@@ -263,7 +263,13 @@ def _start(plan: Plan, job: Job, role: Role, folder: Path, home: Path, attempt: 
 def environment(plan: Plan, job: Job, attempt: str) -> dict[str, str]:
     """What a rank sees: the shell's variables, the profile's, then the job's, and where the project is."""
     here = Path(specc.__file__).resolve().parent.parent
-    own = {**os.environ, **plan.cluster.env, **job.env, "SPECC_ATTEMPT": attempt, "SPECC_DIE_WITH_PARENT": "1"}
+    own = {
+        **os.environ,
+        **plan.cluster.env,
+        **job.env,
+        "SPECC_ATTEMPT": attempt,
+        "SPECC_DIE_WITH_PARENT": "1",
+    }
     if plan.cluster.device == "cpu":
         own.setdefault("OMP_NUM_THREADS", "1")
         own.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")

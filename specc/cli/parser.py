@@ -56,8 +56,8 @@ def _read_commands(command: Adder) -> None:
         "check",
         verbs.check,
         "find every mistake in a spec\n\n"
-        "Reads, types, lowers and plans the spec, so that `does not fit` is found here and not after a night in\n"
-        "the queue. Diagnostics go to stderr, or to stdout as a JSON list with --json.",
+        "Reads, types, lowers and plans the spec, so that `does not fit` is found here and not after\n"
+        "a night in the queue. Diagnostics go to stderr, or to stdout as a JSON list with --json.",
         "specc check specs/sft_llama3_70b.yaml",
         "specc check specs/sft_llama3_70b.yaml --set train.lr=1e-5 --cluster mycluster",
         "specc check specs/sft_llama3_70b.yaml --format json | jq '.[].message'",
@@ -97,8 +97,8 @@ def _write_commands(command: Adder) -> None:
         "compile",
         verbs.compile,
         "write the scripts that run the spec\n\n"
-        "The bundle is plan.json and scripts a person can read. The same spec, profile, --set and version give\n"
-        "the same bytes; who compiled it, when and where stands in provenance.json, which nothing reads.",
+        "The bundle is plan.json and scripts a person can read. The same spec, profile, --set and version\n"
+        "give the same bytes; who compiled it, when and where stands in provenance.json.",
         "specc compile specs/sft_llama3_70b.yaml --target slurm",
         "specc compile specs/sft_llama3_70b.yaml --target slurm -o bundle && bash bundle/submit.sh",
     )
@@ -112,9 +112,10 @@ def _write_commands(command: Adder) -> None:
         "run",
         verbs.run,
         "train here, on this machine's GPUs or CPU\n\n"
-        "Stages run in order, a finished one is skipped, a stopped one resumes. Ctrl-C saves a checkpoint first,\n"
-        "a second Ctrl-C does not. --tiny runs the spec's twin: the same stages, settings and files, with models\n"
-        "of two layers and a few steps, on the CPU; it finds a wrong key or path before the cluster does.",
+        "Stages run in order, a finished one is skipped, a stopped one resumes. Ctrl-C saves a checkpoint\n"
+        "first, a second Ctrl-C does not. --tiny runs the spec's twin: the same stages, settings and files,\n"
+        "with models of two layers and a few steps, on the CPU; it finds a wrong key or path before the\n"
+        "cluster does.",
         "specc run specs/sft_tiny.yaml",
         "specc run specs/sft_llama3_70b.yaml --tiny",
         "specc run specs/sft_tiny.yaml --fresh sft",

@@ -35,7 +35,7 @@ def provenance(spec: Path) -> str:
 
 
 def _git(folder: Path) -> tuple[str, bool]:
-    """(commit, whether tracked files differ from it) of the repository around a folder; ("", False) without one."""
+    """(commit, do tracked files differ from it) of the repository around a folder; ("", False) without."""
     words = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         said = subprocess.run(words, capture_output=True, text=True, timeout=10)

@@ -19,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
     done = verbs.compiled(options, tiny=options.tiny, here=True)
     verbs.report(done, options)
     if done.plan is None or not done.fine:
-        if not options.tiny and any(d.code.startswith("P") and d.severity == "error" for d in done.diagnostics):
+        if not options.tiny and any(
+            d.code.startswith("P") and d.severity == "error" for d in done.diagnostics
+        ):
             verbs.talk(f"this spec cannot run on this machine; its twin can: specc run {options.spec} --tiny")
         return PROBLEMS
     plan = done.plan
@@ -58,7 +60,9 @@ def _know_the_stages(plan: Plan, stages: list[str]) -> None:
 
 def _train(plan: Plan, absolute: Path, shown: Path, home: Path, command: str) -> int:
     progress = Progress()
-    told = launch.Switch(on_first=lambda: progress.say("saving a checkpoint, then stopping; Ctrl-C again ends it now"))
+    told = launch.Switch(
+        on_first=lambda: progress.say("saving a checkpoint, then stopping; Ctrl-C again ends it now")
+    )
     ended: list[Ended] = []
     with told.wired():
         try:
@@ -92,7 +96,9 @@ def _gain(progress: Progress) -> str:
     first, last = progress.first, progress.last
     if not last:
         return ""
-    return f" after step {last['step']}, loss {first['loss']:.4f} (step {first['step']}) -> {last['loss']:.4f}"
+    return (
+        f" after step {last['step']}, loss {first['loss']:.4f} (step {first['step']}) -> {last['loss']:.4f}"
+    )
 
 
 def _where(progress: Progress) -> str:

@@ -17,10 +17,11 @@ from specc.plan import Cluster, Job, Layout, Model, Plan, Role, Shape, Weights
 TORCHRUN = '''
 """Stands in for torch.distributed.run: starts one child that does what the stage's name says."""
 import os, subprocess, sys
-sys.exit(subprocess.call([sys.executable, os.environ["FAKE_RANK"], *sys.argv[-3:]], start_new_session=True) and 1)
+rank = [sys.executable, os.environ["FAKE_RANK"], *sys.argv[-3:]]
+sys.exit(subprocess.call(rank, start_new_session=True) and 1)
 '''
 
-RANK = '''
+RANK = """
 import json, os, pathlib, sys, time
 plan, job, role = sys.argv[1:]
 stage = pathlib.Path(plan).parent / job
@@ -42,7 +43,7 @@ for step in range(1, 500 if "long" in job or "deaf" in job else 4):
     time.sleep(0.02 if step < 4 else 0.1)
 known = {j["name"]: j["hash"] for j in json.load(open(plan))["jobs"]}
 (stage / "output.json").write_text(json.dumps({"hash": known[job]}))
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,9 @@ def test_without_an_error_file_the_last_line_of_the_log_is_quoted(tmp_path):
 
 def test_one_press_asks_the_ranks_to_stop_and_waits(tmp_path):
     switch = launch.Switch()
-    ended = run(plan(job("long"), job("after", after=["long"])), tmp_path, switch=switch, begin=press(switch, 1))
+    ended = run(
+        plan(job("long"), job("after", after=["long"])), tmp_path, switch=switch, begin=press(switch, 1)
+    )
     assert [(end.stage, end.how, end.code) for end in ended] == [("long", "stopped", 130)]
 
 

@@ -1,0 +1,131 @@
+"""The tiny twin of a spec: the same stages, algorithm, settings and files; everything large made small.
+
+A model keeps what is peculiar to its family (norm, activation, biases, experts, heads shared or not) and
+shrinks to two layers with random weights and the byte tokenizer. Steps, batches and lengths shrink, a
+pinned layout goes, and data that is not on this machine becomes generated rows; data that is here is read
+as the spec says, so that a wrong key or template is found.
+
+The twin is the spec with some values replaced, as if by --set: `changes` gives them, and they stand in the
+plan like any other override.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from specc import inputs, models
+from specc.plan import Shape
+
+STEPS, ROWS, TOKENS, BATCH = 10, 64, 512, 4
+AT_MOST = {
+    "train.global_batch": BATCH,
+    "train.seq_length": TOKENS,
+    "train.warmup_steps": 1,
+    "train.constant_steps": 2,
+    "train.validate_every": STEPS // 2,
+    "train.save_every": STEPS // 2,
+}
+"""Numbers that are lowered to this when the spec has more."""
+INSTEAD = {"nodes": 1, "gpus": None, "parallel": None, "precision": "fp32"}
+"""Values that are replaced whatever the spec says, where it says anything."""
+
+
+def changes(resolved: Mapping[str, Any], folder: Path) -> list[str]:
+    """What makes a resolved spec tiny, as `path=value`; relative paths start from `folder`."""
+    stages = resolved.get("stages")
+    if not stages:
+        return list(_of_stage(resolved, "", folder))
+    return [
+        change for name, stage in stages.items() for change in _of_stage(stage, f"stages.{name}.", folder)
+    ]
+
+
+def shrunk(shape: Shape) -> Shape:
+    """A shape of the same kind with two layers of 64 numbers."""
+    groups = 4 if shape.kv_groups == shape.heads else 1 if shape.kv_groups == 1 else 2
+    return dataclasses.replace(
+        shape,
+        layers=2,
+        hidden=64,
+        ffn=128,
+        heads=4,
+        kv_groups=groups,
+        head_dim=16,
+        vocab=512,
+        max_positions=max(TOKENS, min(shape.max_positions, 4096)),
+        sliding_window=min(shape.sliding_window, 64),
+        embedding_scale=8.0 if shape.embedding_scale != 1.0 else 1.0,
+        experts=min(shape.experts, 4),
+        experts_per_token=min(shape.experts_per_token, 2),
+        expert_ffn=128 if shape.expert_ffn else 0,
+        shared_expert_ffn=128 if shape.shared_expert_ffn else 0,
+        rope_scaling={},
+    )
+
+
+def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
+    train = stage.get("train") or {}
+    if "steps" in train:
+        yield _set(f"{prefix}train.steps", min(train["steps"] or STEPS, STEPS))
+        if train.get("epochs"):
+            yield _set(f"{prefix}train.epochs", None)
+    for path, most in AT_MOST.items():
+        said = _at(stage, path)
+        if isinstance(said, int) and said > most:
+            yield _set(prefix + path, most)
+    yield from _of_role(stage, prefix, folder)
+    for name, role in (stage.get("roles") or {}).items():
+        yield from _of_role(role, f"{prefix}roles.{name}.", folder)
+    for key, data in (stage.get("data") or {}).items():
+        yield from _of_data(data, f"{prefix}data.{key}", folder)
+
+
+def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
+    for key, value in INSTEAD.items():
+        if key in role and role[key] is not None and role[key] != value:
+            yield _set(prefix + key, value)
+    if (train := role.get("train") or {}) and train.get("micro_batch"):
+        yield _set(f"{prefix}train.micro_batch", 1)
+    if role.get("model"):
+        yield from _of_model(role["model"], f"{prefix}model", folder)
+
+
+def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
+    """The model's small sibling; one that comes from another stage has shrunk there."""
+    if isinstance(said, Mapping) and isinstance(said.get("from"), str):
+        return
+    model, _ = models.resolve(said, path, folder)
+    if model is None:
+        return
+    small = {key: value for key, value in dataclasses.asdict(shrunk(model.shape)).items() if value != {}}
+    kept = {key: said[key] for key in ("chat_template",) if isinstance(said, Mapping) and said.get(key)}
+    yield _set(path, {"shape": small, **kept})
+
+
+def _of_data(said: Any, path: str, folder: Path) -> Iterator[str]:
+    """Few of the rows that are here; generated ones in place of those that are not."""
+    if not said or (isinstance(said, Mapping) and "from" in said):
+        return
+    where = said if isinstance(said, str) else said.get("path", "")
+    if where.startswith("builtin:") or inputs.is_here(where, folder):
+        limit = said.get("limit") if isinstance(said, Mapping) else None
+        kept = {"path": said} if isinstance(said, str) else {k: v for k, v in said.items() if v is not None}
+        yield _set(path, {**kept, "limit": min(limit or ROWS, ROWS)})
+    else:
+        yield _set(path, {"path": "builtin:arithmetic", "limit": ROWS})
+
+
+def _at(stage: Mapping[str, Any], path: str) -> Any:
+    value: Any = stage
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _set(path: str, value: Any) -> str:
+    """JSON is YAML, so any value can be written like this."""
+    return f"{path}={json.dumps(value)}"
