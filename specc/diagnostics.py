@@ -1,0 +1,317 @@
+"""What the compiler has to say about a spec, and the one function that prints it.
+
+A diagnostic is data: a code, a sentence, the path of a value (`train.lr`, as the user wrote it) and a
+way out. Only source and type checks know spans; every later stage names a path, and the renderer finds
+the text: the value itself, its key when the value fills several lines, or the nearest parent.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from specc.source import Source
+
+Severity = Literal["error", "warning", "note"]
+
+WIDTH = 110
+"""Columns of source text that are shown; a longer line is cut around the caret."""
+
+_COLORS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "note": "\x1b[1;36m"}
+_BOLD, _BLUE, _PLAIN = "\x1b[1m", "\x1b[1;34m", "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A text other than the spec that a span may lie in: a `--set` argument, a cluster profile."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of text: lines and columns count characters from 1, the end is not part of it."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    origin: Origin | None = None  # None: the spec itself
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One thing to say about a spec."""
+
+    code: str  # a letter and three digits, explained in specc.codes
+    severity: Severity
+    message: str  # one sentence, lower case, no full stop
+    path: str = ""  # of the value it is about; empty for the whole spec
+    label: str = ""  # a few words beside the caret
+    help: str = ""  # what to change
+    span: Span | None = None  # known to source and type checks; else found from the path
+
+
+def render(diagnostics: Iterable[Diagnostic], source: Source | None = None, color: bool = False) -> str:
+    """All diagnostics as text for a person; empty for none, else it ends in a newline."""
+    texts = [_rendered(d, source) for d in diagnostics]
+    lines = [line for text in texts for line in (*text, ("", ""))]
+    if color:
+        return "".join(f"{_painted(kind, line)}\n" for kind, line in lines[:-1])
+    return "".join(f"{line}\n" for _, line in lines[:-1])
+
+
+def as_json(diagnostics: Iterable[Diagnostic], source: Source | None = None) -> list[dict[str, Any]]:
+    """The diagnostics as plain data; line and column are null when the place is not known."""
+    return [_as_dict(d, source) for d in diagnostics]
+
+
+def _as_dict(diagnostic: Diagnostic, source: Source | None) -> dict[str, Any]:
+    span = span_of(diagnostic, source)
+    origin = span.origin if span else None
+    return {
+        "code": diagnostic.code,
+        "severity": diagnostic.severity,
+        "message": printable(diagnostic.message),
+        "path": diagnostic.path,
+        "file": origin.name if origin else (source.name if source else ""),
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+        "end_line": span.end_line if span else None,
+        "end_column": span.end_column if span else None,
+        "help": printable(diagnostic.help),
+    }
+
+
+def span_of(diagnostic: Diagnostic, source: Source | None) -> Span | None:
+    """Where the diagnostic points: its own span, else the text at its path or at the nearest parent."""
+    if diagnostic.span is not None or source is None:
+        return diagnostic.span
+    path = diagnostic.path
+    while path:
+        if path in source.spans:
+            key, value = source.spans[path]
+            return value if value.line == value.end_line else key
+        path = parent(path)
+    return None
+
+
+def parent(path: str) -> str:
+    """The path of the section or list that holds `path`; empty at the top."""
+    return re.sub(r"(\.|^)[^.\[\]]*$|\[\d+\]$", "", path)
+
+
+# --- as text -----------------------------------------------------------------------------------------
+
+
+def _rendered(diagnostic: Diagnostic, source: Source | None) -> list[tuple[str, str]]:
+    """Lines, each with the kind that decides its colour."""
+    message = printable(diagnostic.message)
+    head = (diagnostic.severity, f"{diagnostic.severity}[{diagnostic.code}]: {message}")
+    span = span_of(diagnostic, source)
+    name = span.origin.name if span and span.origin else (source.name if source else "")
+    if span is None:
+        place = [("frame", f" --> {printable(name)}")] if name else []
+        return [head, *place, *_notes(diagnostic, "")]
+    text = span.origin.text if span.origin else (source.text if source else "")
+    lines = text.splitlines()
+    line = lines[span.line - 1] if span.line <= len(lines) else ""
+    margin = " " * len(str(span.line))
+    shown, start, width = _excerpt(line, span)
+    label = printable(diagnostic.label)
+    return [
+        head,
+        ("frame", f"{margin}--> {printable(name)}:{span.line}:{span.column}"),
+        ("frame", f"{margin} |"),
+        ("source", f"{span.line} | {shown}".rstrip()),
+        (f"caret {diagnostic.severity}", f"{margin} | {' ' * start}{'^' * width} {label}".rstrip()),
+        *([("frame", f"{margin} |")] if diagnostic.help else []),
+        *_notes(diagnostic, margin),
+    ]
+
+
+def _notes(diagnostic: Diagnostic, margin: str) -> list[tuple[str, str]]:
+    return [("help", f"{margin} = help: {printable(diagnostic.help)}")] if diagnostic.help else []
+
+
+def _excerpt(line: str, span: Span) -> tuple[str, int, int]:
+    """The line as shown, where its carets begin, and how many there are (at least one)."""
+    first = min(span.column - 1, len(line))
+    last = min(span.end_column - 1, len(line)) if span.end_line == span.line else len(line.rstrip())
+    cut = 0
+    if len(line) > WIDTH:
+        cut = max(0, min(first - WIDTH // 3, len(line) - WIDTH))
+        last = min(last, cut + WIDTH)
+    before, marked = _flat(line[cut:first]), _flat(line[first:last])
+    lead = "…" if cut else ""
+    tail = "…" if len(line) > cut + WIDTH else ""
+    shown = lead + _flat(line[cut : cut + WIDTH]) + tail
+    return shown, _columns(lead + before), max(1, _columns(marked))
+
+
+def _flat(text: str) -> str:
+    """Text that a terminal shows in one line: tabs as four spaces, other control characters as `?`."""
+    return "".join(c if c.isprintable() else "?" for c in text.replace("\t", "    "))
+
+
+def _columns(text: str) -> int:
+    """How many columns a terminal gives the text."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def printable(text: str) -> str:
+    """The text without characters that could move a terminal's cursor or end the line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _painted(kind: str, line: str) -> str:
+    if kind in _COLORS:
+        name, _, rest = line.partition(": ")
+        return f"{_COLORS[kind]}{name}{_PLAIN}{_BOLD}: {rest}{_PLAIN}"
+    if kind in ("frame", "help"):
+        sign, _, rest = line.partition(" = help:")
+        return f"{_BLUE}{line}{_PLAIN}" if kind == "frame" else f"{sign}{_BLUE} = {_PLAIN}{_BOLD}help:{_PLAIN}{rest}"
+    if kind == "source":
+        number, bar, rest = line.partition(" |")
+        return f"{_BLUE}{number}{bar}{_PLAIN}{rest}"
+    if kind.startswith("caret "):
+        margin, bar, rest = line.partition(" |")
+        return f"{_BLUE}{margin}{bar}{_PLAIN}{_COLORS[kind.removeprefix('caret ')]}{rest}{_PLAIN}"
+    return line
+
+
+def render(diagnostics: Sequence[Diagnostic], source: Source, color: bool = False) -> str:
+    """The diagnostics as people read them, in the order of the text, with a last line that counts them."""
+    paint = _Paint(color)
+    shown = [_render_one(d, source, paint) for d in _in_order(diagnostics, source)]
+    errors = sum(d.severity == "error" for d in diagnostics)
+    warnings = sum(d.severity == "warning" for d in diagnostics)
+    if errors or warnings:
+        counts = [_counted(errors, "error")] if errors else []
+        counts += [_counted(warnings, "warning")] if warnings else []
+        shown.append(" and ".join(counts) + "\n")
+    return "\n".join(shown)
+
+
+def as_json(diagnostics: Iterable[Diagnostic], source: Source) -> list[dict[str, Any]]:
+    """The diagnostics as data: `{code, severity, message, path, file, line, column, end_line, end_column, help}`."""
+    listed = []
+    for d in _in_order(diagnostics, source):
+        file, _, span = _located(d, source)
+        listed.append(
+            {
+                "code": d.code,
+                "severity": d.severity,
+                "message": d.message,
+                "path": d.path,
+                "file": file,
+                "line": span.line if span else None,
+                "column": span.column if span else None,
+                "end_line": span.end_line if span else None,
+                "end_column": span.end_column if span else None,
+                "help": "; ".join(filter(None, [d.label, d.help])) if not d.help else d.help,
+            }
+        )
+    return listed
+
+
+def _in_order(diagnostics: Iterable[Diagnostic], source: Source) -> list[Diagnostic]:
+    """By place, keeping the order of those at one place; those without a place come last."""
+
+    def place(d: Diagnostic) -> tuple[bool, int, int]:
+        file, _, span = _located(d, source)
+        return (span is None or file != source.name, span.line if span else 0, span.column if span else 0)
+
+    return sorted(diagnostics, key=place)
+
+
+def _located(d: Diagnostic, source: Source) -> tuple[str, str, Span | None]:
+    """(file, its text, the span): the exact place of the path, or the key of its nearest parent."""
+    if d.span:
+        return source.name, source.text, d.span
+    place = source.place(d.path)
+    if place is None or (not d.path and not source.places):
+        return source.name, source.text, None
+    exact = not d.path or d.path in source.places
+    span = place.value if exact and d.on == "value" else place.key or place.value
+    if not d.path or (not exact and place is source.places.get("")):
+        span = Span(1, 1, 1, 2)
+    return place.text, source.text_of(place), span
+
+
+def _render_one(d: Diagnostic, source: Source, paint: _Paint) -> str:
+    file, text, span = _located(d, source)
+    lines = [paint.severity(d.severity, f"{d.severity}[{d.code}]") + paint.bold(f": {d.message}")]
+    if span is None:
+        lines.append(paint.dim(f" --> {file}"))
+    else:
+        lines += _excerpt(d, file, text, span, paint)
+    if d.help:
+        gutter = " " * (len(str(span.line)) + 1 if span else 1)
+        lines += [paint.dim(f"{gutter}|")] if span else []
+        lines.append(f"{gutter}{paint.dim('=')} help: {d.help}")
+    return "\n".join(lines) + "\n"
+
+
+def _excerpt(d: Diagnostic, file: str, text: str, span: Span, paint: _Paint) -> list[str]:
+    """The place, the line it is on, and carets below it."""
+    all_lines = text.split("\n")
+    line = all_lines[span.line - 1].rstrip("\r") if span.line <= len(all_lines) else ""
+    end = span.end_column if span.end_line == span.line else len(line.split(" #")[0].rstrip()) + 1
+    carets = "^" * max(1, min(end, len(line) + 1) - span.column)
+    line, column = _windowed(line, span.column)
+    gutter = " " * (len(str(span.line)) + 1)
+    marked = " " * (column - 1) + paint.severity(d.severity, carets[: _WIDEST]) + (f" {d.label}" if d.label else "")
+    at = f"{file}:{span.line}:{span.column}"
+    return [
+        paint.dim(f"{gutter[:-1]}--> ") + at,
+        paint.dim(f"{gutter}|"),
+        paint.dim(f"{span.line} |") + f" {_plain(line)}",
+        paint.dim(f"{gutter}|") + f" {marked}",
+    ]
+
+
+_WIDEST = 120
+
+
+def _windowed(line: str, column: int) -> tuple[str, int]:
+    """A line that is too wide to show, cut around the column."""
+    if len(line) <= _WIDEST * 2:
+        return line, column
+    begin = max(0, column - 1 - _WIDEST // 2)
+    return ("…" if begin else "") + line[begin : begin + _WIDEST] + "…", column - begin + (1 if begin else 0)
+
+
+def _plain(line: str) -> str:
+    """The line without what would move the cursor or change colours on a terminal."""
+    return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
+@dataclass(frozen=True)
+class _Paint:
+    color: bool
+
+    def severity(self, severity: str, text: str) -> str:
+        return self._in({"error": "1;31", "warning": "1;33"}.get(severity, "1;36"), text)
+
+    def bold(self, text: str) -> str:
+        return self._in("1", text)
+
+    def dim(self, text: str) -> str:
+        return self._in("34", text)
+
+    def _in(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
