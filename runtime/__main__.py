@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from runtime import failure, preflight
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
     if os.environ.get("SPECC_DIE_WITH_PARENT") == "1":
         die_with_parent()
     stand_alone()
+    warnings.filterwarnings("ignore", module=r"(megatron|torch)\.")  # advice for those who write them
     try:
         plan, job, role = preflight.read_plan(Path(arguments[0]), arguments[1], arguments[2])
     except Problem as problem:

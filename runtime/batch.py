@@ -70,10 +70,10 @@ def token_count(bins: Iterable[Bin]) -> int:
     return sum(len(sample.tokens) for line in bins for sample in line)
 
 
-def data_hash(samples: Iterable[Sample]) -> str:
-    """16 hex digits of the token ids and masks of a step, in order."""
+def data_hash(bins: Iterable[Bin]) -> str:
+    """16 hex digits of the token ids and masks of a step; how the rows are binned does not count."""
     digest = hashlib.sha256()
-    for sample in samples:
+    for sample in sorted((s for line in bins for s in line), key=lambda s: s.id):
         digest.update(np.asarray([sample.id, len(sample.tokens)], "<i8").tobytes())
         digest.update(np.asarray(sample.tokens, "<i8").tobytes())
         digest.update(np.asarray(sample.mask, "<i8").tobytes())

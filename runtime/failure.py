@@ -29,6 +29,9 @@ from runtime.problem import Problem
 PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo", "Gloo")
 """What torch says on a rank whose peer went away: the peer's own error is the one to read."""
 
+OTHERS = {"EngineError": "R013", "LayoutError": "R003"}
+"""Codes of exceptions whose modules this one must not import: it is needed before Megatron is."""
+
 
 def as_problem(error: BaseException) -> Problem:
     """Any exception as a problem with a code; messages of other modules may begin with theirs."""
@@ -38,6 +41,8 @@ def as_problem(error: BaseException) -> Problem:
     coded = re.match(r"(R\d{3}):? (.*)", text)
     if coded:
         return Problem(coded[1], coded[2])
+    if type(error).__name__ in OTHERS:
+        return Problem(OTHERS[type(error).__name__], text)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         advice = "use a smaller micro_batch or more recompute"
         return Problem("R018", f"out of memory: {text[:200]}; {advice}", outside=True)

@@ -94,12 +94,6 @@ class Run:
         yield
         self._parts[name] = self._parts.get(name, 0.0) + time.perf_counter() - began
 
-    def summed_over_data_ranks(self, value: float) -> float:
-        """Sum of a number that all ranks of one model copy hold alike, over the copies."""
-        total = torch.tensor([value], dtype=torch.float64, device=self.model.parallel.device)
-        dist.all_reduce(total)
-        return total.item() * self.role.layout.dp / self.place.world
-
     def alive(self) -> None:
         """Show a sign of life: a watchdog ends a run whose heartbeat is too old."""
         if self.place.is_first:

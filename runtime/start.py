@@ -113,7 +113,7 @@ def optimizer_settings(job: Job) -> Any:
     given = {name: train[name] for name in names if train.get(name) is not None}
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
-    return OptimizerSettings(lr=float(train["lr"]), **given)
+    return OptimizerSettings(**given)
 
 
 def take_first_weights(run: Any) -> None:

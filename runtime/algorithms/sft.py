@@ -36,7 +36,7 @@ def step(run: Run) -> dict[str, Any]:
         update = run.model.optim_step(rate)
 
     counts = {"tokens": token_count(bins), "trained_tokens": answers}
-    return {**sums, **update, "lr": rate, **counts, "data_hash": data_hash(s for line in bins for s in line)}
+    return {**sums, **update, "lr": rate, **counts, "data_hash": data_hash(bins)}
 
 
 def loss(logprobs_BT: Tensor, batch: Batch, *, denominator: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -47,13 +47,10 @@ def loss(logprobs_BT: Tensor, batch: Batch, *, denominator: int) -> tuple[Tensor
 
 def evaluate(run: Run) -> dict[str, float]:
     """The same loss over all tokens of the validation set."""
-    nll = answers = 0.0
+    assert run.validation is not None
+    nll, answers = 0.0, 0
     for bins in run.validation.batches():
-        microbatches = run.dealt(bins)
-        for batch, logprobs_BT in zip(
-            microbatches, run.model.forward(microbatches, of="logprobs"), strict=True
-        ):
-            nll -= masked_sum(logprobs_BT, batch.mask_BT.to(logprobs_BT.device)).item()
+        nll += run.model.evaluate(run.dealt(bins), partial(loss, denominator=1))["loss"]
         answers += trained_tokens(bins)
         run.alive()
-    return {"validation_loss": run.summed_over_data_ranks(nll) / answers}
+    return {"validation_loss": nll / answers}
