@@ -17,11 +17,14 @@ from specc.cli import look
 from specc.plan import Job
 
 WORTH_SAYING = re.compile(r"(warning|note)(\[\w+\])?: ")
+OF_TOTAL = re.compile(r"(?:step \d+/|after step \d+ of )(\d+)\b")
 LINES_PER_STAGE = 10
 
 
 class View(Protocol):
     """Something that shows one stage."""
+
+    clock: Clock
 
     def step(self, row: dict[str, Any]) -> None: ...
 
@@ -54,6 +57,8 @@ class Progress:
                 for line in log.lines():
                     if WORTH_SAYING.match(line):
                         view.say(line)
+                    if not view.clock.total and (told := OF_TOTAL.search(line)):
+                        view.clock.total = int(told[1])
             for line in metrics.lines():
                 row = _row(line)
                 if "loss" in row and row["step"] > _cut_at(attempt):
@@ -156,8 +161,8 @@ class Live:
     def step(self, row: dict[str, Any]) -> None:
         self.clock.note(row["step"])
         left = f"{self.clock.left()} left" if self.clock.left() else ""
-        shown = {"at": self.clock.at(row["step"]), "figures": figures(row), "left": left}
-        self.bar.update(self.task, completed=row["step"], **shown)
+        shown: dict[str, Any] = {"at": self.clock.at(row["step"]), "figures": figures(row), "left": left}
+        self.bar.update(self.task, completed=row["step"], total=self.clock.total or None, **shown)
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)

@@ -129,10 +129,10 @@ def _role_json(role: Role) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Dataclasses and tuples as dicts and lists, so that YAML and JSON can print them."""
+    if dump := getattr(value, "model_dump", None):
+        return dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
