@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -34,7 +34,8 @@ def together(code: str, what: str, action: Callable[[], T]) -> list[T]:
     When it fails on any rank, every rank raises the same `Problem` of `code`: what failed, on which
     rank, and why. Collective: all ranks have to call it, with results that can be pickled.
     """
-    failure, outcome = None, None
+    failure = None
+    outcome: Any = None
     try:
         outcome = action()
     except Exception as error:  # whatever it is, the other ranks have to hear of it

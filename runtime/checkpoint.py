@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import secrets
 import shutil
 import sys
 import zlib
@@ -29,18 +27,17 @@ from typing import Any, Protocol
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 
-from runtime import manifest, optimizer_state, rng, torch_dist
+from runtime import manifest, optimizer_state, rng, steps, torch_dist
 from runtime.agreement import rank, size, together, told
 from runtime.manifest import FileRecord, Manifest, ManifestError
 from runtime.parallel import Parallel, seed_everything
 from runtime.problem import Problem
+from runtime.steps import name_of, steps_in
 from specc.plan import Role
 
 SAVE_FAILED, UNREADABLE, OTHER_MODEL = "R020", "R021", "R022"
 
 STATE = "state.json"
-BEST = "best.json"
-_SAVING, _REPLACED, _DELETING = ".saving-", ".replaced-", ".deleting-"
 
 
 class Engine(Protocol):
@@ -49,6 +46,7 @@ class Engine(Protocol):
     role: Role
     parallel: Parallel
     optimizer: MegatronOptimizer | None
+    steps: int  # optimizer steps done
 
     @property
     def chunks(self) -> list[GPTModel]:
@@ -79,7 +77,7 @@ def save(
         _write_parts(saving, step, engine, state)
         files = _recorded(saving, step)
         described = _describe(engine, step, metric, files)
-        told(SAVE_FAILED, f"cannot save step {step}", lambda: _publish(saving, folder, described))
+        told(SAVE_FAILED, f"cannot save step {step}", lambda: steps.publish(saving, folder, described))
     except Problem as problem:
         told(SAVE_FAILED, "cannot clean up", lambda: shutil.rmtree(saving, ignore_errors=True))
         raise Problem(
@@ -96,8 +94,8 @@ def latest(folder: Path) -> int | None:
     is wrong with which file. The checksums are dealt over the ranks.
     """
     folder = Path(folder)
-    steps = told(UNREADABLE, f"cannot list `{folder}`", lambda: sorted(steps_in(folder), reverse=True))
-    for step in steps:
+    newest_first = told(UNREADABLE, f"cannot list `{folder}`", lambda: steps_in(folder)[::-1])
+    for step in newest_first:
         found, _ = _examined(folder / name_of(step))
         if not found:
             return step
@@ -108,7 +106,7 @@ def latest(folder: Path) -> int | None:
 def chosen(folder: Path) -> int | None:
     """The step that a later stage takes: the best one if it was validated and holds, else the latest."""
     folder = Path(folder)
-    step = told(UNREADABLE, f"cannot read `{BEST}`", lambda: _best_step(folder))
+    step = told(UNREADABLE, f"cannot read `{steps.BEST}`", lambda: steps.best_of(folder))
     if step is None:
         return latest(folder)
     found, _ = _examined(folder / name_of(step))
@@ -139,6 +137,7 @@ def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> 
     saved = told(UNREADABLE, f"cannot read checkpoint `{path.name}`", lambda: _read_state(path))
     wanted = _sharded(engine, loading=True)
     _fill(engine, torch_dist.read(path, wanted, UNREADABLE))
+    engine.steps = step
     _restore_rng(path, described, engine, saved["reseed"])
     return saved["state"]
 
@@ -178,55 +177,23 @@ def prune(
     newest good one and `spare` always stay. A kill on the way leaves no half checkpoint that looks good.
     """
     return told(
-        SAVE_FAILED, "cannot prune", lambda: _prune(folder, keep_last, keep_best, lower_is_better, spare)
+        SAVE_FAILED,
+        "cannot prune",
+        lambda: steps.prune(Path(folder), keep_last, keep_best, lower_is_better=lower_is_better, spare=spare),
     )
 
 
 def clean(folder: Path) -> None:
     """Remove what a killed save or prune left behind. Only for the run that writes to the folder."""
-    told(UNREADABLE, f"cannot clean `{folder}`", lambda: _clean(Path(folder)))
-
-
-def name_of(step: int) -> str:
-    """The name of a step's folder."""
-    return f"step-{step}"
-
-
-def steps_in(folder: Path) -> list[int]:
-    """The steps that have a folder, in order, whether good or not; not collective."""
-    names = (path.name.removeprefix("step-") for path in folder.glob("step-*") if path.is_dir())
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def doomed(
-    metrics: dict[int, float | None],
-    keep_last: int | None,
-    keep_best: int | None,
-    lower_is_better: bool = True,
-) -> list[int]:
-    """Which steps to remove, in order, given the metric of each; never the newest."""
-    if not keep_last:
-        return []
-    newest = sorted(metrics)[-keep_last:]
-    best = ranked(metrics, lower_is_better)[: keep_best or 0]
-    return [step for step in sorted(metrics) if step not in newest and step not in best]
-
-
-def ranked(metrics: dict[int, float | None], lower_is_better: bool = True) -> list[int]:
-    """The steps that have a finite metric, best first; of equal ones the later is the better."""
-    known = {step: value for step, value in metrics.items() if value is not None and math.isfinite(value)}
-    sign = 1 if lower_is_better else -1
-    return sorted(known, key=lambda step: (sign * known[step], -step))
+    told(UNREADABLE, f"cannot clean `{folder}`", lambda: steps.clean(Path(folder)))
 
 
 # ── saving ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _new_folder(folder: Path, step: int) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    _clean(folder)
-    saving = folder / f"{_SAVING}{name_of(step)}-{secrets.token_hex(4)}"
-    (saving / "rng").mkdir(parents=True)
+    saving = steps.begin(folder, step)
+    (saving / "rng").mkdir()
     return saving
 
 
@@ -282,66 +249,10 @@ def _describe(engine: Engine, step: int, metric: float | None, files: dict[str, 
     )
 
 
-def _publish(saving: Path, folder: Path, described: Manifest) -> None:
-    """The manifest, then the one rename that makes it a checkpoint."""
-    strangers = {str(p.relative_to(saving)) for p in saving.rglob("*") if p.is_file()} ^ set(described.files)
-    if strangers:
-        raise OSError(0, "files appeared or vanished while they were written", sorted(strangers)[0])
-    manifest.write(saving, described)
-    manifest.sync_folder(saving)
-    target = folder / name_of(described.step)
-    replaced = folder / f"{_REPLACED}{target.name}"
-    if target.exists():
-        target.rename(replaced)
-    saving.rename(target)
-    manifest.sync_folder(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
 def _what_is_left(folder: Path) -> str:
-    steps = steps_in(folder)
-    kept = f"`{name_of(steps[-1])}` is kept" if steps else "there is no checkpoint yet"
-    return f"{kept}; make room in `{folder}` or save less often"
-
-
-def _clean(folder: Path) -> None:
-    for path in folder.glob(f"{_REPLACED}*"):
-        original = folder / path.name.removeprefix(_REPLACED)
-        if not original.exists():  # killed between the two renames: the old one is still good
-            path.rename(original)
-    for prefix in (_SAVING, _REPLACED, _DELETING):
-        for path in folder.glob(f"{prefix}*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _prune(
-    folder: Path, keep_last: int | None, keep_best: int | None, lower_is_better: bool, spare: int | None
-) -> list[int]:
-    metrics = {step: found.metric for step, found in _whole(folder).items()}
-    best = ranked(metrics, lower_is_better)
-    if best:
-        content = json.dumps({"step": best[0], "metric": metrics[best[0]]}) + "\n"
-        manifest.replace_durably(folder / BEST, content.encode())
-    steps = [step for step in doomed(metrics, keep_last, keep_best, lower_is_better) if step != spare]
-    for step in steps:
-        deleting = folder / f"{_DELETING}{name_of(step)}"
-        (folder / name_of(step)).rename(deleting)
-        shutil.rmtree(deleting, ignore_errors=True)
-    return steps
-
-
-def _whole(folder: Path) -> dict[int, Manifest]:
-    """The steps that look whole: a manifest that holds and files of the right size. Cheap, reads no bytes."""
-    found: dict[int, Manifest] = {}
-    for step in steps_in(folder):
-        path = folder / name_of(step)
-        try:
-            described = manifest.read(path)
-            if all((path / name).stat().st_size == wanted.bytes for name, wanted in described.files.items()):
-                found[step] = described
-        except (ManifestError, OSError):
-            continue
-    return found
+    kept = steps_in(folder)[-1:]
+    what = f"`{name_of(kept[0])}` is kept" if kept else "there is no checkpoint yet"
+    return f"{what}; make room in `{folder}` and run again"
 
 
 # ── loading ─────────────────────────────────────────────────────────────────────────────────────
@@ -380,14 +291,6 @@ def _trusted(path: Path, verified: bool) -> Manifest:
 
 def _read_state(path: Path) -> dict[str, Any]:
     return json.loads((path / STATE).read_bytes())
-
-
-def _best_step(folder: Path) -> int | None:
-    try:
-        step = json.loads((folder / BEST).read_bytes())["step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) and step in steps_in(folder) else None
 
 
 def _refuse_another_model(described: Manifest, role: Role, name: str, *, but_head: bool = False) -> None:

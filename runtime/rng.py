@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
+from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
 from safetensors.torch import load, save
 
 from runtime import manifest
@@ -43,9 +44,7 @@ def captured(device: torch.device) -> dict[str, torch.Tensor]:
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    return state | {
-        _STREAM + name: value.clone() for name, value in get_cuda_rng_tracker().get_states().items()
-    }
+    return state | {_STREAM + name: value.clone() for name, value in _tracker().get_states().items()}
 
 
 def restore(state: dict[str, torch.Tensor], device: torch.device) -> None:
@@ -66,7 +65,13 @@ def restore(state: dict[str, torch.Tensor], device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
     streams = {name.removeprefix(_STREAM): value for name, value in state.items() if name.startswith(_STREAM)}
-    get_cuda_rng_tracker().set_states(streams)
+    _tracker().set_states(streams)
+
+
+def _tracker() -> CudaRNGStatesTracker:
+    tracker = get_cuda_rng_tracker()
+    assert tracker is not None
+    return tracker
 
 
 def _optional(value: float | None) -> torch.Tensor:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from megatron.core.dist_checkpointing import ShardedTensor, load
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from megatron.core.dist_checkpointing.dict_utils import nested_values
@@ -30,10 +29,13 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _unwrap_pyt_sharded_tensor,
     mcore_to_pyt_state_dict,
 )
-from torch.distributed.checkpoint._nested_dict import set_element
+from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from runtime import manifest, unpickle
 from runtime.agreement import is_outside, rank, reason, together
@@ -54,13 +56,14 @@ def write(folder: Path, state: State, code: str) -> None:
     number of bytes. Every rank raises the same Problem of `code` when any of them fails.
     """
     sharded, settings = save_preprocess(state, validate_access_integrity=True)
+    assert isinstance(sharded, dict)
     together(code, "cannot save the checkpoint", lambda: _write_settings(folder, settings))
     base = TorchDistSaveShardedStrategy("torch_dist", 1)
     FullyParallelSaveStrategyWrapper(base).apply_saving_parallelization(sharded)
     by_key, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded, keep_only_main_replica=True)
     planner = MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False)
     try:
-        dcp.save(mcore_to_pyt_state_dict(by_key), storage_writer=_Writer(folder), planner=planner)
+        save_tensors(mcore_to_pyt_state_dict(by_key), storage_writer=_Writer(folder), planner=planner)
     except CheckpointException as error:
         raise _as_problem(error, code, "cannot save the checkpoint") from None
 
@@ -81,7 +84,7 @@ def read(folder: Path, state: State, code: str) -> State:
         raise _as_problem(error, code, what) from None
 
 
-class _Writer(dcp.FileSystemWriter):
+class _Writer(FileSystemWriter):
     """One file per rank, on the disk before it counts, and no path of this machine in the index."""
 
     def __init__(self, folder: Path) -> None:
@@ -91,7 +94,7 @@ class _Writer(dcp.FileSystemWriter):
         return StorageMeta()
 
 
-class _Reader(dcp.FileSystemReader):
+class _Reader(FileSystemReader):
     """Reads the index with an allow-list, and only files that the index may name."""
 
     def __init__(self, folder: Path) -> None:
@@ -121,8 +124,8 @@ class _Shards(TorchDistLoadShardedStrategy):
         )
         by_key, paths, names = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict)
         wanted = mcore_to_pyt_state_dict(by_key, is_loading=True)
-        dcp.load(wanted, storage_reader=_Reader(checkpoint_dir), planner=planner)
-        loaded = {key: _unwrap_pyt_sharded_tensor(value) for key, value in wanted.items()}
+        load_tensors(wanted, storage_reader=_Reader(checkpoint_dir), planner=planner)
+        loaded: State = {key: _unwrap_pyt_sharded_tensor(value) for key, value in wanted.items()}
         state = _replace_sharded_keys_with_state_dict_keys(loaded, paths, names)
         _restore_dict_types(state, sharded_state_dict)
         return state
@@ -141,7 +144,7 @@ class _Settings(LoadCommonStrategy):
     def load_sharded_objects(self, sharded_objects_state_dict: State, checkpoint_dir: Any) -> State:
         raise NotImplementedError("objects lie in the shards")
 
-    def check_backend_compatibility(self, loaded_version: Any) -> None:
+    def check_backend_compatibility(self, loaded_backend: Any) -> None:
         """The manifest has told that it is ours."""
 
     def check_version_compatibility(self, loaded_version: Any) -> None:
