@@ -301,12 +301,12 @@ def shape_from_numbers(numbers: Mapping[str, typing.Any]) -> plan.Shape:
             near = difflib.get_close_matches(key, fields, n=1)
             raise ShapeError(f"unknown key `{key}`", key, f"did you mean `{near[0]}`?" if near else "")
     for key in ("layers", "hidden", "heads"):
-        if key not in numbers:
+        if numbers.get(key) is None:
             raise ShapeError(f"`{key}` is missing", key, f"add `{key}:`")
     known = {key: value for key, value in numbers.items() if value is not None}
     hints = typing.get_type_hints(plan.Shape)
     values = {key: _number(known, key, hints[key]) for key in known}
-    layers, hidden, heads = values["layers"], values["hidden"], values["heads"]
+    hidden, heads = values["hidden"], values["heads"]
     if heads < 1 or (hidden % heads and "head_dim" not in values):
         raise ShapeError(
             f"hidden {hidden} is not a multiple of heads {heads}", "heads", "change one, or give head_dim"
@@ -319,7 +319,6 @@ def shape_from_numbers(numbers: Mapping[str, typing.Any]) -> plan.Shape:
         "vocab": 512,
         "max_positions": 4096,
     } | values
-    assert layers is not None
     return checked(plan.Shape(**values))
 
 

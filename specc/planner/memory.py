@@ -190,41 +190,46 @@ class Peak:
         return sum(value for _, value in self.parts)
 
 
-def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
-    """The worst stage's bytes. Of equal stages the first one is named."""
-    chunks = stage_layers(work.shape, layout)
+def stage_peak(
+    work: Workload, layout: Layout, micro_batch: int, recompute: str, stage: int, cuda: bool = True
+) -> Peak:
+    """The bytes that a rank of one pipeline stage holds at its worst moment."""
+    layers = sum(stage_layers(work.shape, layout)[stage :: layout.pp])
+    state = model_state(work, layout, stage_parameters(work.shape, layout, stage, work.head))
     kept = layer_activations(work, layout, micro_batch, recompute)
-    live = layer_activations(work, layout, micro_batch) if recompute == "full" else 0.0
-    micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
-    tokens = work.seq_length * micro_batch / layout.cp
-    hidden = tokens * work.shape.hidden * work.element_bytes
-    hidden *= 1 / layout.tp if layout.sequence_parallel else 1
-    worst: Peak | None = None
-    for stage in range(layout.pp):
-        if 1 < stage < layout.pp - 1 and chunks[stage] <= chunks[stage - 1] and layout.vp == 1:
-            continue  # as many layers and fewer micro-batches in flight than the stage before
-        layers = sum(chunks[stage :: layout.pp])
-        state = model_state(work, layout, stage_parameters(work.shape, layout, stage, work.head))
-        if work.trains:
-            activations = kept * layers / layout.vp * in_flight(layout, stage, micro_batches) + live
-        else:
-            activations = max(kept, live)
-        logits = logit_bytes(work, layout, micro_batch) + 2 * hidden if stage == layout.pp - 1 else 0.0
-        buffers = (WORKSPACE if cuda else 0.0) + (2 * hidden if layout.pp > 1 else 0.0)
-        parts = (
-            ("weights", state[0]),
-            ("gradients", state[1]),
-            ("optimizer", state[2]),
-            ("activations", activations),
-            ("logits", logits),
-            ("buffers", buffers),
-            ("outside", outside_bytes(layout) if cuda else 0.0),
-        )
-        found = Peak(parts, stage)
-        if worst is None or found.total > worst.total:
-            worst = found
-    assert worst is not None
-    return worst
+    live = layer_activations(work, layout, micro_batch) if recompute == "full" or not work.trains else 0.0
+    activations = live
+    if work.trains:
+        micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
+        activations += kept * layers / layout.vp * in_flight(layout, stage, micro_batches)
+    hidden = work.seq_length * micro_batch / layout.cp * work.shape.hidden * work.element_bytes
+    hidden /= layout.tp if layout.sequence_parallel else 1
+    logits = logit_bytes(work, layout, micro_batch) + 2 * hidden if stage == layout.pp - 1 else 0.0
+    parts = (
+        ("weights", state[0]),
+        ("gradients", state[1]),
+        ("optimizer", state[2]),
+        ("activations", activations),
+        ("logits", logits),
+        ("buffers", (WORKSPACE if cuda else 0.0) + (2 * hidden if layout.pp > 1 else 0.0)),
+        ("outside", outside_bytes(layout) if cuda else 0.0),
+    )
+    return Peak(parts, stage)
+
+
+def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
+    """The worst stage's bytes; of equal stages the first one is named."""
+    stages = _stages_that_may_be_worst(work, layout)
+    return max(
+        (stage_peak(work, layout, micro_batch, recompute, s, cuda) for s in stages), key=lambda p: p.total
+    )
+
+
+def _stages_that_may_be_worst(work: Workload, layout: Layout) -> list[int]:
+    """All but inner stages with no more layers than the one before, which has more in flight."""
+    chunks, pp = stage_layers(work.shape, layout), layout.pp
+    layers = [sum(chunks[stage::pp]) for stage in range(pp)]
+    return [s for s in range(pp) if s in (0, 1, pp - 1) or layers[s] > layers[s - 1]]
 
 
 def role_memory(work: Workload, layout: Layout, micro_batch: int, recompute: str, gpu: Gpu) -> Memory:
