@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from specc import __version__
 from specc.cli import verbs
 
 Adder = Callable[..., argparse.ArgumentParser]
+
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+FOLDER = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+"""What shtab's scripts complete an argument with."""
 
 SPECC = """\
 Compile one typed spec into a plan and the scripts that run it, here or on Slurm.
@@ -27,15 +34,12 @@ exit codes: 0 fine (warnings included) · 1 the spec or plan has problems · 2 u
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command as said; `verb` is the function that does it. Exits with 2 on a usage error."""
-    options = build().parse_args(arguments)
-    for name in ("spec", "cluster"):  # where a name may stand for a file, it is seen from here
-        setattr(options, name, getattr(options, name, None))
-    return options
+    return build().parse_args(arguments)
 
 
 def build() -> argparse.ArgumentParser:
     """The whole grammar. (Also what shell completion is generated from.)"""
-    parser = _parser("specc", SPECC, EXITS)
+    parser = _Parser(prog="specc", **_look(SPECC, EXITS))
     parser.add_argument("--version", action="version", version=f"specc {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
@@ -106,7 +110,10 @@ def _write_commands(command: Adder) -> None:
     compile_.add_argument(
         "--target", choices=["slurm", "local"], required=True, help="what the scripts are for"
     )
-    compile_.add_argument("-o", "--output", metavar="DIR", help="where to write (default: build/NAME/TARGET)")
+    output = compile_.add_argument(
+        "-o", "--output", metavar="DIR", help="where to write (default: build/NAME/TARGET)"
+    )
+    _completes(output, FOLDER)
 
     run = command(
         "run",
@@ -122,7 +129,8 @@ def _write_commands(command: Adder) -> None:
     )
     _takes_spec(run, as_json=False)
     run.add_argument("--tiny", action="store_true", help="run the spec's tiny twin instead")
-    run.add_argument("--dir", metavar="DIR", help="the run folder (default: runs/NAME)")
+    folder = run.add_argument("--dir", metavar="DIR", help="the run folder (default: runs/NAME)")
+    _completes(folder, FOLDER)
     run.add_argument(
         "--fresh",
         metavar="STAGE",
@@ -141,7 +149,9 @@ def _manual_commands(command: Adder) -> None:
         "specc explain specs/sft_llama3_70b.yaml train.lr",
         "specc explain specs/sft_llama3_70b.yaml parallel",
     )
-    explain.add_argument("about", metavar="CODE|SPEC", help="a code such as P003, or a spec")
+    _completes(
+        explain.add_argument("about", metavar="CODE|SPEC", help="a code such as P003, or a spec"), FILE
+    )
     explain.add_argument(
         "path", metavar="PATH", nargs="?", help="with a spec: a value in it, such as train.lr"
     )
@@ -182,7 +192,7 @@ def _manual_commands(command: Adder) -> None:
 
 
 def _takes_spec(parser: argparse.ArgumentParser, as_json: bool = True) -> None:
-    parser.add_argument("spec", metavar="SPEC", help="the spec, a YAML file")
+    _completes(parser.add_argument("spec", metavar="SPEC", help="the spec, a YAML file"), FILE)
     _takes_where(parser)
     parser.add_argument(
         "--format",
@@ -212,8 +222,17 @@ def _takes_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
 
 
-def _parser(name: str, about: str, epilog: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=name, **_look(about, epilog))
+def _completes(argument: argparse.Action, with_what: dict[str, str]) -> None:
+    argument.complete = with_what  # type: ignore[attr-defined]  # where shtab looks
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a guess at what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        near = difflib.get_close_matches(wrong[1], re.findall(r"'([^']*)'", wrong[2]), n=1) if wrong else []
+        super().error(message + (f"; did you mean `{near[0]}`?" if near else ""))
 
 
 def _look(about: str, epilog: str) -> dict:
