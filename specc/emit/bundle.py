@@ -35,6 +35,7 @@ class Script:
     mounts: tuple[str, ...]  # SOURCE:TARGET[:OPTIONS] that the profile names
     after: tuple[str, ...]  # numbers of the jobs this one waits for
     save_seconds: int  # how long a job that was told to stop may take to save
+    tick_seconds: int  # how often the script looks at the heartbeat
 
 
 def bundle(plan: Plan, target: str) -> dict[str, str]:
@@ -110,6 +111,7 @@ def _script(plan: Plan, job: Job, numbers: Mapping[str, str]) -> Script:
         mounts=mounts(plan.cluster),
         after=tuple(numbers[name] for name in job.depends_on),
         save_seconds=max(30, plan.cluster.slurm.signal_seconds * 3 // 4),
+        tick_seconds=min(10, max(1, job.heartbeat_seconds // 4)),
     )
 
 

@@ -1,0 +1,124 @@
+"""The private cluster, shared by all tests of this folder, and plans to compile for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specc import emit
+from specc.plan import FORMAT, Cluster, Job, Layout, Model, Plan, Role, Shape, Slurm, Weights
+
+sys.path.insert(0, str(Path(__file__).parent))
+import cluster as lab
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def private_cluster() -> Iterator[lab.Cluster]:
+    """Four nodes; skips where Slurm is not installed."""
+    if missing := lab.missing_programs():
+        pytest.skip(f"no {', '.join(missing)} here: install slurmctld, slurmd, slurm-client and munge")
+    with lab.Cluster.started(nodes=4) as started:
+        yield started
+
+
+@pytest.fixture
+def slurm(private_cluster: lab.Cluster) -> Iterator[lab.Cluster]:
+    """The cluster with an empty queue and all its nodes."""
+    yield private_cluster
+    private_cluster.cancel_all()
+
+
+def job(
+    stage: str = "sft", after: tuple[str, ...] = (), nodes: int = 1, gpus: int = 1, **settings: Any
+) -> Job:
+    """A job of the stand-in runtime."""
+    shape = Shape("llama", 2, 64, 128, 4, 2, 16, 259, 128)
+    model = Model("tiny-llama", shape, Weights())
+    role = Role("model", "sft", nodes, gpus, Layout(dp=nodes * gpus), 1, 8, model)
+    heartbeat = settings.pop("heartbeat_seconds", 600)
+    env = settings.pop("env", {})
+    return Job(
+        stage, stage, nodes, after, (role,), settings, {}, hash=f"hash-of-{stage}", env=env,
+        heartbeat_seconds=heartbeat, time_seconds=settings.pop("time_seconds", 3600),
+    )  # fmt: skip
+
+
+@dataclass
+class Submitted:
+    """A run folder on the private cluster, and the ids of its jobs in order."""
+
+    cluster: lab.Cluster
+    run: Path
+    ids: list[str]
+
+    def over(self, timeout: float = 60) -> list[dict[str, str]]:
+        """Wait for all jobs; their last records."""
+        try:
+            return [self.cluster.wait(job_id, timeout) for job_id in self.ids]
+        finally:
+            for log in sorted(self.run.glob("*/attempts/*.log")):
+                print(f"{log}:\n{log.read_text()}")  # pytest shows it when the test fails
+
+    def states(self, timeout: float = 60) -> list[str]:
+        return [record["JobState"] for record in self.over(timeout)]
+
+    def who(self, stage: str = "sft", attempt: str = "*") -> dict[str, dict[str, Any]]:
+        """What the ranks of the stand-in runtime said of themselves, by rank."""
+        found = sorted((self.run / stage / "attempts").glob(f"{attempt}/who-*.json"))
+        return {path.stem.removeprefix("who-"): json.loads(path.read_text()) for path in found}
+
+    def log(self, stage: str = "sft") -> str:
+        """Everything the scripts and ranks of a stage printed, all attempts."""
+        attempts = self.run / stage / "attempts"
+        return "\n".join(path.read_text() for path in sorted(attempts.rglob("*.log")))
+
+    def job_log(self, stage: str = "sft") -> str:
+        """What the scripts themselves printed."""
+        return "\n".join(path.read_text() for path in sorted((self.run / stage / "attempts").glob("*.log")))
+
+    def attempts(self, stage: str = "sft") -> list[str]:
+        """The names of the attempts so far, in order."""
+        return sorted(path.name for path in (self.run / stage / "attempts").iterdir() if path.is_dir())
+
+    def saved(self, stage: str = "sft") -> list[int]:
+        return sorted(
+            int(p.parent.name[5:]) for p in (self.run / stage).glob("checkpoint/step-*/MANIFEST.json")
+        )
+
+    def until_saved(self, step: int, stage: str = "sft", timeout: float = 60) -> None:
+        lab.until(lambda: (self.saved(stage) or [0])[-1] >= step, f"step {step} is saved", timeout)
+
+
+@pytest.fixture
+def submit(slurm: lab.Cluster, tmp_path: Path):
+    """submit(job, ...): emit, submit with the emitted script, hand back what was submitted."""
+
+    def submit(
+        *jobs: Job, name: str = "trial", env: dict[str, str] | None = None, **cluster: Any
+    ) -> Submitted:
+        results = tmp_path / "results of runs"
+        flags = Slurm(exclusive=False, gpus_flag="none", cpus_per_task=1, signal_seconds=60)
+        settings: dict[str, Any] = {
+            "python": sys.executable,
+            "path": str(HERE / "stand_in"),
+            "results": str(results),
+            "slurm": flags,
+            **cluster,
+        }
+        where = Cluster("lab", "slurm", "cpu", 2, "cpu", "gloo", **settings)
+        plan = Plan(FORMAT, name, "0", 1, where, jobs)
+        bundle = tmp_path / name / "bundle"
+        emit.write(emit.bundle(plan, "slurm"), bundle)
+        done = slurm.run("bash", str(bundle / "submit.sh"), env=env)
+        ids = [line.split()[0] for line in done.stdout.splitlines()]
+        return Submitted(slurm, results / name, ids)
+
+    return submit

@@ -1,0 +1,64 @@
+"""`python -m runtime PLAN JOB ROLE`: counts steps instead of training.
+
+The job's settings say what happens: `steps`, `step_seconds`, `save_every`, and once per run folder
+`crash_rank`/`hang` at step `at`. Every rank writes what it was started with to `who-RANK.json`.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+plan_path, job_name, role = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+plan = json.loads(plan_path.read_text())
+job = next(job for job in plan["jobs"] if job["name"] == job_name)
+settings = {"steps": 3, "step_seconds": 0.05, "save_every": 0, "at": 2, **job["settings"]}
+stage = plan_path.parent / job["stage"]
+rank = int(os.environ["RANK"])
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("TERM"))
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{rank}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def save(step: int) -> None:
+    if rank == 0:
+        put(stage / "checkpoint" / f"step-{step}" / "MANIFEST.json", json.dumps({"step": step}))
+
+
+def last_saved() -> int:
+    return max((int(p.parent.name[5:]) for p in stage.glob("checkpoint/step-*/MANIFEST.json")), default=0)
+
+
+who = {"host": socket.gethostname(), "role": role, "environment": dict(os.environ), "cwd": os.getcwd()}
+put(stage / "attempts" / os.environ["SPECC_ATTEMPT"] / f"who-{rank}.json", json.dumps(who))
+print(f"rank {rank} starts at step {last_saved()}", flush=True)
+
+for step in range(last_saved() + 1, settings["steps"] + 1):
+    time.sleep(settings["step_seconds"])
+    if rank == 0:
+        (stage / "heartbeat").touch()
+    if step == settings["at"] and settings.get("crash_rank") == rank:
+        print(f"error[R900]: rank {rank} was told to fail", file=sys.stderr)
+        sys.exit(7)
+    if step == settings["at"] and settings.get("hang") and not (stage / "hung").exists():
+        if rank == 0:
+            (stage / "hung").touch()
+        time.sleep(600)
+    if told or (stage / "stop").exists():
+        save(step)
+        print(f"rank {rank} stops at step {step} ({told or 'stop file'})", flush=True)
+        sys.exit(0)
+    if settings["save_every"] and step % settings["save_every"] == 0:
+        save(step)
+
+if rank == 0:
+    put(stage / "output.json", json.dumps({"hash": job["hash"], "step": settings["steps"]}))
