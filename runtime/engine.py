@@ -123,6 +123,8 @@ class Engine:
         assert self.settings is not None
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+            # Megatron marks what does not decay and leaves it to its scheduler to act on that
+            group["weight_decay"] = self.settings.weight_decay * group["wd_mult"]
         self.optimizer.prepare_grads()
         norm = float(self.optimizer.get_grad_norm())
         if not math.isfinite(norm):
@@ -144,7 +146,7 @@ class Engine:
             self.optimizer.reload_model_params()
 
     def named_gradients(self) -> Iterator[tuple[Shard, Tensor]]:
-        """This rank's piece of every gradient, reduced; not with a distributed optimizer, which cuts further."""
+        """This rank's piece of every reduced gradient; a distributed optimizer has only a part of each."""
         for chunk in self.chunks:
             for shard, parameter in shards(chunk):
                 yield shard, parameter.main_grad  # type: ignore[attr-defined]
@@ -153,7 +155,8 @@ class Engine:
         """Megatron's sharded state of the model chunks and the optimizer, to save or to load into."""
         metadata = {"distrib_optim_sharding_type": "fully_reshardable"}
         state: dict[str, Any] = {
-            f"model{i}": chunk.sharded_state_dict(metadata=dict(metadata)) for i, chunk in enumerate(self.chunks)
+            f"model{i}": chunk.sharded_state_dict(metadata=dict(metadata))
+            for i, chunk in enumerate(self.chunks)
         }
         if self.optimizer is not None:
             models = state["model0"] if len(self.chunks) == 1 else dict(state)
@@ -193,7 +196,9 @@ class Engine:
             forward_only=forward_only,
         )
 
-    def _forward_step(self, iterator: Iterator[Batch], chunk: Any, loss: Loss | None, of: str) -> tuple[Any, Any]:
+    def _forward_step(
+        self, iterator: Iterator[Batch], chunk: Any, loss: Loss | None, of: str
+    ) -> tuple[Any, Any]:
         """Megatron's forward step: the output of a chunk, and how to make a loss of it on the last stage."""
         batch = next(iterator)
         wants_logprobs = self.role.model.head == "language" and of in ("", "logprobs")
@@ -228,7 +233,9 @@ class Engine:
             vocab = self.role.model.shape.vocab
             group = self.parallel.groups.tp
             outputs = [
-                gather_from_tensor_model_parallel_region(output, group=group)[..., :vocab].float()
+                gather_from_tensor_model_parallel_region(output, group=group)[..., :vocab]
+                .float()
+                .contiguous()
                 for output in outputs
             ]
         if self.parallel.layout.pp == 1:

@@ -186,10 +186,11 @@ def _layout_fields(shape: Shape, layout: Layout, precision: str) -> dict[str, An
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         "deallocate_pipeline_outputs": layout.pp > 1,
-        # one batch of sends to the same rank, forward and backward, mixes them up where PP is 2: the
-        # previous stage is then also the next, and the gradients are wrong without a word
+        # In one batch, sends of activations and gradients to the same rank are told apart by order alone,
+        # and where PP is 2 an interleaved pipeline sends both to it: gradients were wrong without a word.
         "batch_p2p_comm": layout.vp == 1,
-        "overlap_p2p_comm": layout.vp > 1,
+        # overlapped sends on gloo read an output after Megatron has freed it
+        "overlap_p2p_comm": False,
         "bf16": precision == "bf16",
     }
 
@@ -219,7 +220,7 @@ def _expert_fields(shape: Shape) -> dict[str, Any]:
         "moe_router_topk": shape.experts_per_token,
         "moe_ffn_hidden_size": shape.expert_ffn or shape.ffn,
         "moe_shared_expert_intermediate_size": shape.shared_expert_ffn or None,
-        # softmax over the chosen experts, as in Mixtral and Qwen3; no auxiliary loss, as transformers trains them
+        # softmax over the chosen experts, as in Mixtral and Qwen3; no auxiliary loss, as in transformers
         "moe_router_pre_softmax": False,
         "moe_router_load_balancing_type": "none",
         "moe_aux_loss_coeff": 0.0,

@@ -51,3 +51,94 @@ def assert_same_step(one, ranks, loss=1e-5, gradient=1e-4):
 def test_step_one_is_the_same_under_every_layout(world, alone, layout, micro_batch):
     ranks = world(layout.world_size, toys.trained, toys.role(layout, micro_batch=micro_batch), 1)
     assert_same_step(alone(toys.role(), 1), ranks)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+@pytest.mark.parametrize("layout", [Layout(), LAYOUTS["TP2-SP"], LAYOUTS["PP2"], LAYOUTS["DP2"]], ids=str)
+def test_step_one_is_the_same_packed_or_not(world, alone, layout, micro_batch):
+    role = toys.role(layout, micro_batch=micro_batch)
+    ranks = world(layout.world_size, toys.trained, role, 1, packed=True)
+    assert_same_step(alone(toys.role(), 1), ranks)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_ten_steps_stay_together(world, alone, layout):
+    losses, norms, _ = alone(toys.role(), 10)
+    role = toys.role(layout, micro_batch=2, distributed_optimizer=True)
+    for rank_losses, rank_norms, _ in world(layout.world_size, toys.trained, role, 10):
+        assert rank_losses == pytest.approx(losses, rel=1e-4)
+        assert rank_norms == pytest.approx(norms, rel=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_bf16_stays_near_fp32(world, alone, layout):
+    losses, _, _ = alone(toys.role(), 10)
+    role = toys.role(layout, precision="bf16", distributed_optimizer=True)
+    for rank_losses, _, _ in world(layout.world_size, toys.trained, role, 10):
+        assert rank_losses == pytest.approx(losses, rel=2e-2)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+@pytest.mark.parametrize("layout", [Layout(), LAYOUTS["TP2-SP"], LAYOUTS["PP2-VP2"]], ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_recomputation_changes_nothing(world, alone, layout, recompute, packed):
+    role = toys.role(layout, recompute=recompute)
+    ranks = world(layout.world_size, toys.trained, role, 1, packed)
+    assert_same_step(alone(toys.role(), 1), ranks, loss=1e-6, gradient=1e-5)
+
+
+EXPERTS = toys.shape(experts=4, experts_per_token=2, expert_ffn=32)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(dp=2, ep=2),
+        Layout(dp=2),
+        Layout(pp=2),
+        Layout(tp=2, sequence_parallel=True, ep=2),
+        Layout(tp=2, sequence_parallel=True, etp=2),
+        Layout(pp=2, dp=2, ep=2),
+    ],
+    ids=str,
+)
+def test_experts_give_the_same_step_under_every_layout(world, alone, layout):
+    ranks = world(layout.world_size, toys.trained, toys.role(layout, EXPERTS), 1)
+    assert_same_step(alone(toys.role(shape=EXPERTS), 1), ranks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "family": "gemma",
+            "norm": "rmsnorm_1p",
+            "activation": "geglu",
+            "tied": True,
+            "embedding_scale": 8.0,
+        },
+        {"family": "qwen3", "qk_norm": True, "head_dim": 24, "tied": True},
+        {"family": "qwen2", "qkv_bias": True},
+        {"family": "nemotron", "norm": "layernorm_1p", "activation": "squared_relu", "rope_percent": 0.5},
+        {
+            "family": "gpt",
+            "norm": "layernorm",
+            "activation": "gelu",
+            "position": "learned",
+            "linear_bias": True,
+        },
+        {"family": "mistral", "sliding_window": 7},
+    ],
+    ids=lambda changes: changes["family"],
+)
+@pytest.mark.parametrize("layout", [LAYOUTS["TP2-SP"], LAYOUTS["PP2"], LAYOUTS["TP2-PP2"]], ids=str)
+def test_every_family_gives_the_same_step_under_every_layout(world, alone, changes, layout):
+    shape = toys.shape(**changes)
+    ranks = world(layout.world_size, toys.trained, toys.role(layout, shape), 1)
+    assert_same_step(alone(toys.role(shape=shape), 1), ranks)
+
+
+def test_the_same_layout_gives_the_same_bits(world):
+    role = toys.role(LAYOUTS["TP2-PP2"], distributed_optimizer=True)
+    first, second = (world(4, toys.trained, role, 5) for _ in range(2))
+    assert [rank[:2] for rank in first] == [rank[:2] for rank in second]

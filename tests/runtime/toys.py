@@ -73,7 +73,9 @@ def sft_loss(total: int) -> Any:
     return loss
 
 
-def trained(role: Role, steps: int, packed: bool = False, lr: float = 1e-3, rows: int = 8, repeat: bool = False):
+def trained(
+    role: Role, steps: int, packed: bool = False, lr: float = 1e-3, rows: int = 8, repeat: bool = False
+):
     """Train on one global batch after another; losses, norms, and the gradients of step 1."""
     from runtime import batch, cpu, parallel
     from runtime.engine import Engine, OptimizerSettings
