@@ -81,7 +81,8 @@ def failed_peers(attempt: Path, rank: int) -> list[int]:
 def _write(
     attempt: Path, known: Problem, error: BaseException, rank: int, step: int | None, is_echo: bool
 ) -> None:
-    fact = {"code": known.code, "message": known.message, "rank": rank, "step": step, "echo": is_echo}
+    fact = {"code": known.code, "message": known.message, "rank": rank, "step": step}
+    fact |= {"echo": is_echo, "exit_code": exit_code(known)}
     try:
         attempt.mkdir(parents=True, exist_ok=True)
         if known.code == "R099":

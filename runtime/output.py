@@ -21,7 +21,7 @@ def finish(run: Run) -> None:
         run.alive()
         run.say(f"exporting to {run.place.stage / 'hf'}")
         dtype = "float32" if run.role.precision == "fp32" else "bfloat16"
-        export_weights(run.model, run.role, run.place.stage / "hf", run.model.parallel, dtype)
+        export_weights(run.model, run.role, run.place.stage / "hf", run.model.parallel, dtype, run.alive)
     best = checkpoint.chosen(run.place.checkpoints)
     run.close()
     told("R006", "cannot write output.json", lambda: _write(run, best))

@@ -127,7 +127,7 @@ def take_first_weights(run: Any) -> None:
     if weights.kind == "hf":
         from runtime.hf import import_weights
 
-        import_weights(run.model, run.role, weights.path, run.model.parallel)
+        import_weights(run.model, run.role, weights.path, run.model.parallel, run.alive)
         return
     folder = Path(weights.path) if weights.kind == "run" else run.place.run_folder
     source = folder / weights.stage
