@@ -179,7 +179,11 @@ def _painted(kind: str, line: str) -> str:
         return f"{_COLORS[kind]}{name}{_PLAIN}{_BOLD}: {rest}{_PLAIN}"
     if kind in ("frame", "help"):
         sign, _, rest = line.partition(" = help:")
-        return f"{_BLUE}{line}{_PLAIN}" if kind == "frame" else f"{sign}{_BLUE} = {_PLAIN}{_BOLD}help:{_PLAIN}{rest}"
+        return (
+            f"{_BLUE}{line}{_PLAIN}"
+            if kind == "frame"
+            else f"{sign}{_BLUE} = {_PLAIN}{_BOLD}help:{_PLAIN}{rest}"
+        )
     if kind == "source":
         number, bar, rest = line.partition(" |")
         return f"{_BLUE}{number}{bar}{_PLAIN}{rest}"

@@ -1,0 +1,241 @@
+"""Plain data -> a section, and every mistake in it as a diagnostic in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from specc.diagnostics import Diagnostic, Span, parent, span_of
+from specc.source import Source, join
+from specc.spec import section as sections
+from specc.spec.section import Section
+
+Kind = TypeVar("Kind", bound=Section)
+
+NOUNS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a section",
+    "model_type": "a section",
+    "model_attributes_type": "a section",
+}
+BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+_YES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def read(
+    kind: type[Kind], data: Any, source: Source, path: str = "", also: Sequence[str] = ()
+) -> tuple[Kind | None, list[Diagnostic]]:
+    """The section of that kind at `path`, or None and all that is wrong with it, in the order of the text.
+
+    `also` names keys that may stand beside the section's own, for suggestions.
+    """
+    try:
+        return kind.model_validate(data), []
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+    said = [_said(kind, mistake, source, path, also) for mistake in mistakes]
+    return None, in_order(said, source)
+
+
+def in_order(said: Sequence[Diagnostic], source: Source) -> list[Diagnostic]:
+    """Diagnostics in the order of the lines they point at; those of other texts come last."""
+
+    def place(diagnostic: Diagnostic) -> tuple[bool, int, int]:
+        span = span_of(diagnostic, source)
+        return (
+            span is not None and span.origin is not None,
+            span.line if span else 0,
+            span.column if span else 0,
+        )
+
+    return sorted(said, key=place)
+
+
+def _said(kind: type[Section], mistake: Any, source: Source, path: str, also: Sequence[str]) -> Diagnostic:
+    loc = tuple(part for part in mistake["loc"] if part != "[key]")
+    where = path
+    for part in loc:
+        where = f"{where}[{part}]" if isinstance(part, int) else join(where, str(part))
+    if mistake["loc"][-1:] == ("[key]",):
+        return _bad_key(mistake, source, where)
+    if mistake["type"] == "extra_forbidden":
+        return _unknown_key(kind, loc, source, path, where, also)
+    if mistake["type"] == "missing":
+        return _missing(kind, loc, source, where)
+    return _bad_value(mistake, where)
+
+
+# --- keys --------------------------------------------------------------------------------------------
+
+
+def _bad_key(mistake: Any, source: Source, where: str) -> Diagnostic:
+    context = mistake.get("ctx") or {}
+    key = where.rsplit(".", 1)[-1]
+    message = f"the key `{key}` must be {context.get('expected', 'text')}"
+    return Diagnostic(context.get("code", "T006"), "error", message, where, span=key_span(source, where))
+
+
+def key_span(source: Source, path: str) -> Span | None:
+    """Where the key of a path lies."""
+    found = source.spans.get(path)
+    return found[0] if found else None
+
+
+def _unknown_key(
+    kind: type[Section], loc: tuple[Any, ...], source: Source, path: str, where: str, also: Sequence[str]
+) -> Diagnostic:
+    key, holder = str(loc[-1]), section_at(kind, loc[:-1])
+    known = [*(sections.keys(holder) if holder else ()), *(also if len(loc) == 1 else ())]
+    message = f"unknown key `{key}`"
+    help = _where_it_belongs(kind, key, known, parent(where), path)
+    return Diagnostic(
+        "T001", "error", message, where, "not a key of this section", help, key_span(source, where)
+    )
+
+
+def _where_it_belongs(kind: type[Section], key: str, known: Sequence[str], here: str, top: str) -> str:
+    """`did you mean ...?`: a key of this section, or one elsewhere by the same name; else all keys here."""
+    near = nearest(key, known)
+    if near:
+        return f"did you mean `{near}`?"
+    elsewhere = [p for p in paths_of(kind) if p.rsplit(".", 1)[-1] == key]
+    if elsewhere:
+        return f"`{key}` belongs in `{join(top, parent(elsewhere[0])) or 'the top level'}`"
+    return f"{f'`{here}`' if here else 'the top level'} takes {listed(known)}" if known else ""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The known word that `word` was perhaps meant to be, or ''."""
+    plain = {k.lower().replace("-", "_"): k for k in reversed(known)}
+    folded = word.lower().replace("-", "_")
+    near = difflib.get_close_matches(folded, plain, n=1, cutoff=0.7)
+    if near:
+        return plain[near[0]]
+    longer = [k for k in known if len(word) > 2 and (k.startswith(f"{folded}_") or k.endswith(f"_{folded}"))]
+    return longer[0] if len(longer) == 1 else ""
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """`a`, `b` and `c`."""
+    quoted = [f"`{word}`" for word in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}"
+
+
+def paths_of(kind: type[Section], path: str = "") -> Iterator[str]:
+    """The path of every key, breadth first."""
+    inner = []
+    for key in sections.keys(kind):
+        here = join(path, key)
+        yield here
+        if found := sections.inner(kind, key):
+            inner.append((found, here))
+    for found, here in inner:
+        yield from paths_of(found, here)
+
+
+def section_at(kind: type[Section], loc: Sequence[Any]) -> type[Section] | None:
+    """The section that lies at a location within another."""
+    found: type[Section] | None = kind
+    for part in loc:
+        found = sections.inner(found, part) if found and part in sections.keys(found) else None
+    return found
+
+
+def _missing(kind: type[Section], loc: tuple[Any, ...], source: Source, where: str) -> Diagnostic:
+    key, holder = str(loc[-1]), section_at(kind, loc[:-1])
+    sentence = sections.docs(holder).get(key, "") if holder else ""
+    at = parent(where)
+    shown = f"`{at}` has no `{key}`" if at else f"the spec has no `{key}`"
+    help = f"add `{key}:`" + (f", {_lower(sentence)}" if sentence else "")
+    return Diagnostic("T005", "error", shown, where, f"needs `{key}`", help)
+
+
+def _lower(sentence: str) -> str:
+    """A sentence as it goes on after a comma: first part only, no capital, no full stop."""
+    first = re.split(r"(?<=[a-z0-9`)])[.;:] ", sentence)[0].rstrip(".")
+    return first[:1].lower() + first[1:]
+
+
+# --- values ------------------------------------------------------------------------------------------
+
+
+def _bad_value(mistake: Any, where: str) -> Diagnostic:
+    kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx") or {}
+    if kind == "spec":
+        code, expected, help = context["code"], context["expected"], context["help"]
+    elif kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        near = nearest(str(given), choices) if isinstance(given, str) else ""
+        code, help = "T003", f"did you mean `{near}`?" if near else ""
+        expected = listed(choices, "or") if len(choices) > 1 else listed(choices)
+    elif kind in BOUNDS:
+        name, words = BOUNDS[kind]
+        code, expected, help = "T004", f"{words} {number(context[name])}", ""
+    elif kind in ("too_short", "too_long"):
+        least = kind == "too_short"
+        count = context["min_length" if least else "max_length"]
+        code, expected, help = "T004", f"{'at least' if least else 'at most'} {count} values long", ""
+    else:
+        code, expected = "T002", NOUNS.get(kind) or _lower(str(mistake["msg"]))
+        help = _way_out(kind, given)
+    message = f"`{where}` is {shown(given)}, but must be {expected}"
+    return Diagnostic(code, "error", message, where, f"expected {expected}", help)
+
+
+def _way_out(kind: str, given: Any) -> str:
+    """What to write instead of a value of the wrong type, where that can be guessed."""
+    if kind in ("model_type", "dict_type") and given is None:
+        return "give it keys, or remove it"
+    if kind == "bool_type" and isinstance(given, str):
+        return f"write {_YES[given.lower()]}" if given.lower() in _YES else ""
+    if kind in ("int_type", "float_type") and isinstance(given, str):
+        plain = re.sub(r"(?<=\d)[_,](?=\d{3})", "", given)
+        if re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", plain):
+            return "remove the quotes" if plain == given else f"write {plain}"
+        match = re.fullmatch(r"(\d+)([kKmM])", given)
+        return f"write {int(match[1]) * (1000 if match[2] in 'kK' else 1_000_000)}" if match else ""
+    if kind in ("int_type", "int_from_float") and isinstance(given, float) and given.is_integer():
+        return f"write {int(given)}"
+    if kind == "string_type" and isinstance(given, int | float):
+        return "put it in quotes"
+    if kind == "tuple_type" and not isinstance(given, dict | None):
+        return f"write [{given}]"
+    return ""
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = {True: "true", False: "false"}.get(value, None) if isinstance(value, bool) else None
+    text = text or (number(value) if isinstance(value, float) else str(value))
+    return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"
+
+
+def number(value: Any) -> str:
+    """A number as a person writes it: 0 for 0.0, 1e-05 stays."""
+    return (
+        str(int(value))
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+        else str(value)
+    )
