@@ -136,7 +136,12 @@ def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> 
     _refuse_another_optimizer(described, engine, path.name)
     saved = told(UNREADABLE, f"cannot read checkpoint `{path.name}`", lambda: _read_state(path))
     wanted = _sharded(engine, loading=True)
-    _fill(engine, torch_dist.read(path, wanted, UNREADABLE))
+    loaded, settings = torch_dist.read(path, wanted, UNREADABLE)
+    for name, chunk in _named_chunks(engine):
+        chunk.load_state_dict(loaded[name])
+    if engine.optimizer is not None:
+        own = wanted["optimizer"], loaded["optimizer"], settings.get("optimizer", {})
+        optimizer_state.restore(engine.optimizer, *own)
     engine.steps = step
     _restore_rng(path, described, engine, saved["reseed"])
     return saved["state"]
@@ -156,7 +161,7 @@ def load_weights(folder: Path, step: int, engine: Engine, *, verified: bool = Fa
     wanted = _model_state(engine)
     if gets_new_head:
         wanted = {name: _without_head(chunk) for name, chunk in wanted.items()}
-    loaded = torch_dist.read(path, wanted, UNREADABLE)
+    loaded, _ = torch_dist.read(path, wanted, UNREADABLE)
     for name, chunk in _named_chunks(engine):
         chunk.load_state_dict(loaded[name], strict=not gets_new_head)
     if engine.optimizer is not None:
@@ -357,13 +362,6 @@ def _sharded(engine: Engine, *, loading: bool) -> torch_dist.State:
     if engine.optimizer is not None:
         state["optimizer"] = optimizer_state.sharded(engine.optimizer, state, loading=loading)
     return state
-
-
-def _fill(engine: Engine, loaded: torch_dist.State) -> None:
-    for name, chunk in _named_chunks(engine):
-        chunk.load_state_dict(loaded[name])
-    if engine.optimizer is not None:
-        optimizer_state.restore(engine.optimizer, loaded["optimizer"])
 
 
 def _without_head(chunk: torch_dist.State) -> torch_dist.State:

@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.dict_utils import merge
+from megatron.core.dist_checkpointing.utils import extract_nonpersistent, extract_sharded_base
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
@@ -46,11 +49,41 @@ def sharded(optimizer: MegatronOptimizer, model_state: State, *, loading: bool) 
     return state
 
 
-def restore(optimizer: MegatronOptimizer, state: State) -> None:
-    """Put a loaded state, as `sharded` laid it out, into the optimizer."""
+def restore(optimizer: MegatronOptimizer, wanted: State, loaded: State, saved_settings: State) -> None:
+    """Put a loaded state into the optimizer.
+
+    `wanted` is what `sharded` gave for it, `loaded` its leaves as they were read. Of the saved settings
+    only the count of steps counts: rates and decay are the plan's, and how they are grouped depends on
+    the layout (experts spread over ranks have an optimizer of their own).
+    """
+    _, lasting = extract_nonpersistent(wanted)
+    _, own_settings = extract_sharded_base(lasting)
+    state = merge(deepcopy(own_settings), loaded)
+    assert isinstance(state, dict)
+    step = _saved_step(saved_settings)
+    for part in [state] if len(_parts(optimizer)) == 1 else state.values():
+        _set_step(part, step)
     with _mended(optimizer):
         optimizer.load_state_dict(state)
     _give_each_its_own_step(optimizer)
+
+
+def _saved_step(settings: Any) -> float:
+    """The count of steps, wherever the optimizer that was saved keeps it; 0 when it had not begun."""
+    if isinstance(settings, dict):
+        own = [float(settings[key]) for key in ("step", "common_step") if settings.get(key) is not None]
+        return max([*own, *map(_saved_step, settings.values())], default=0.0)
+    return max(map(_saved_step, settings), default=0.0) if isinstance(settings, list) else 0.0
+
+
+def _set_step(part: State, step: float) -> None:
+    """The count where this optimizer looks for it: in its groups, or once for all parameters."""
+    inner = part.get("optimizer", part)
+    if "state" in inner:
+        inner["state"]["common_step"] = torch.tensor(step, dtype=torch.float32)
+    else:
+        for group in inner["param_groups"]:
+            group["step"] = step
 
 
 @contextmanager

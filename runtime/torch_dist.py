@@ -68,20 +68,24 @@ def write(folder: Path, state: State, code: str) -> None:
         raise _as_problem(error, code, "cannot save the checkpoint") from None
 
 
-def read(folder: Path, state: State, code: str) -> State:
-    """Fill a sharded state from a folder, whatever the layout it was saved under; collective.
+def read(folder: Path, state: State, code: str) -> tuple[State, State]:
+    """What a sharded state asks for, whatever the layout it was saved under; collective.
 
-    The folder's checksums have to be verified before. Every rank raises the same Problem of `code` when
-    the checkpoint lacks a tensor, holds one of another shape, or names what it has no use for.
+    The first is the state with a tensor for each of its leaves, and without what it holds besides; the
+    second is what was saved besides. The folder's checksums have to be verified before. Every rank raises
+    the same Problem of `code` when the checkpoint lacks a tensor, holds one of another shape, or names
+    what it has no use for.
     """
     what = f"cannot read checkpoint `{folder.name}`"
     together(code, what, lambda: _refuse_what_does_not_match(state, unpickle.index(folder / INDEX)))
     settings: list[State] = []
     together(code, what, lambda: settings.append(unpickle.settings(folder / SETTINGS)))
     try:
-        return load(state, str(folder), sharded_strategy=_Shards(), common_strategy=_Settings(settings[0]))  # type: ignore[return-value]
+        loaded = load(state, str(folder), sharded_strategy=_Shards(), common_strategy=_NoSettings())
     except CheckpointException as error:
         raise _as_problem(error, code, what) from None
+    assert isinstance(loaded, dict)
+    return loaded, settings[0]
 
 
 class _Writer(FileSystemWriter):
@@ -131,15 +135,11 @@ class _Shards(TorchDistLoadShardedStrategy):
         return state
 
 
-class _Settings(LoadCommonStrategy):
-    """What every rank shares, read already."""
-
-    def __init__(self, settings: State) -> None:
-        super().__init__()
-        self._settings = settings
+class _NoSettings(LoadCommonStrategy):
+    """What lies beside the shards has been read already."""
 
     def load_common(self, checkpoint_dir: Any) -> State:
-        return self._settings
+        return {}
 
     def load_sharded_objects(self, sharded_objects_state_dict: State, checkpoint_dir: Any) -> State:
         raise NotImplementedError("objects lie in the shards")
