@@ -127,7 +127,7 @@ def check_inputs(job: Job, role: Role, place: Place) -> None:
 
 def _check_weights(weights: Weights, role: Role, place: Place) -> None:
     if weights.kind == "hf":
-        _check_readable(weights.path, f"the weights of `{role.model.name}`", allow_hub=True)
+        _check_readable(weights.path, f"model `{role.model.name}`", allow_hub=True)
     elif weights.kind in ("stage", "run"):
         folder = Path(weights.path) if weights.kind == "run" else place.run_folder
         if not (folder / weights.stage / "output.json").exists():
@@ -243,7 +243,7 @@ class Meeting:
         if self.place.is_first:
             self._store.set(f"{about}/verdict", json.dumps(self._verdict(about, limit)))
         try:
-            self._store.wait([f"{about}/verdict"], limit + timedelta(seconds=30))
+            self._store.wait([f"{about}/verdict"], 2 * limit)  # rank 0 itself waits for the others
             said = json.loads(self._store.get(f"{about}/verdict"))
         except Exception:
             said = [0, "R017", f"rank 0 gave no word on {about} within {seconds} s", True]
