@@ -38,22 +38,23 @@ def config_of(shape: Shape, dtype: str = "bfloat16", tokenizer: Tokenizer | None
         "torch_dtype": dtype,
         "use_cache": True,
     }
-    return config | own.config(shape) | _special_ids(tokenizer)
+    ids = {} if tokenizer is None else special_ids(tokenizer, shape.vocab)
+    return config | own.config(shape) | ids
 
 
-def generation_config_of(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What ends a generation; several ends stay several."""
-    ids = _special_ids(tokenizer)
+def generation_config_of(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
+    """What begins and ends a generation; several ends stay several."""
+    ids = special_ids(tokenizer, vocab)
     if len(tokenizer.eos_ids) > 1:
-        ids["eos_token_id"] = list(tokenizer.eos_ids)
+        ids["eos_token_id"] = [i for i in tokenizer.eos_ids if i < vocab]
     return ids
 
 
-def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    if tokenizer is None:
-        return {}
+def special_ids(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
+    """Ids of the special tokens; null for one that the model has no row for."""
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    return {f"{name}_token_id": value for name, value in ids.items()}
+    known = {name: i if i is not None and i < vocab else None for name, i in ids.items()}
+    return {f"{name}_token_id": i for name, i in known.items()}
 
 
 COMPARED = (

@@ -267,7 +267,7 @@ def _write_companions(scratch: Path, role: Role, dtype: str) -> None:
     if given is not None and given.is_file():
         shutil.copyfile(given, scratch / given.name)
     else:
-        _write_json(scratch / "generation_config.json", generation_config_of(words))
+        _write_json(scratch / "generation_config.json", generation_config_of(words, role.model.shape.vocab))
     if "{" in role.model.chat_template and not role.model.chat_template.startswith("extra_id"):
         (scratch / "chat_template.jinja").write_text(role.model.chat_template, encoding="utf-8")
 

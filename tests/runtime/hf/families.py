@@ -14,7 +14,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 250,
+    "vocab_size": 270,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 4,

@@ -7,10 +7,10 @@ from specc.plan import Layout
 
 pytestmark = pytest.mark.torch
 
-LENGTHS = (37, 23, 5)
+LENGTHS = (37, 23, 5, 12)
 
 
-def rows(vocab=250):
+def rows(vocab=270):
     import torch
 
     generator = torch.Generator().manual_seed(7)
