@@ -58,8 +58,8 @@ class Attention(torch.nn.Module):
         """
         if packed_seq_params is not None:
             return self._packed(query, key, value, segment_ends(packed_seq_params))
-        bhsd = [t.permute(1, 2, 0, 3) for t in (query, key, value)]
-        out_bhsd = self._attend(*bhsd, attention_mask)
+        q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
+        out_bhsd = self._attend(q, k, v, attention_mask)
         return out_bhsd.permute(2, 0, 1, 3).flatten(2)
 
     def _packed(self, query: Tensor, key: Tensor, value: Tensor, ends: Sequence[int]) -> Tensor:

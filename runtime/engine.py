@@ -1,8 +1,9 @@
 """The engine: one model of the plan, trained or evaluated by Megatron's schedules.
 
 This is the only file that knows Megatron's schedules, its data-parallel wrapper and its optimizer.
-Outside, a model is five verbs: `forward_backward`, `forward`, `optim_step`, and the state for a
-checkpoint both ways. Whatever the layout, they do and return the same.
+Outside, a model is four verbs: `forward_backward`, `optim_step`, `forward`, `evaluate`. Whatever the
+layout, they do and return the same. `chunks` and `optimizer` are Megatron's own, for checkpoints and
+for weights that come and go.
 
 Losses are sums. The loss callable divides by a denominator of the whole step, known on every rank;
 Megatron then only adds: over microbatches, over data-parallel ranks (gradient scaling 1), over the
@@ -151,29 +152,6 @@ class Engine:
             for shard, parameter in shards(chunk):
                 yield shard, parameter.main_grad  # type: ignore[attr-defined]
 
-    def sharded_state(self, loading: bool = False) -> dict[str, Any]:
-        """Megatron's sharded state of the model chunks and the optimizer, to save or to load into."""
-        metadata = {"distrib_optim_sharding_type": "fully_reshardable"}
-        state: dict[str, Any] = {
-            f"model{i}": chunk.sharded_state_dict(metadata=dict(metadata))
-            for i, chunk in enumerate(self.chunks)
-        }
-        if self.optimizer is not None:
-            models = state["model0"] if len(self.chunks) == 1 else dict(state)
-            state["optimizer"] = self.optimizer.sharded_state_dict(
-                models, is_loading=loading, metadata=dict(metadata)
-            )
-        return state
-
-    def load_sharded_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what was loaded into the tensors of `sharded_state(loading=True)`."""
-        for i, chunk in enumerate(self.chunks):
-            chunk.load_state_dict(state[f"model{i}"], strict=False)
-        if self.optimizer is not None and "optimizer" in state:
-            self.optimizer.load_state_dict(state["optimizer"])
-        else:
-            self.weights_changed()
-
     # -- inside: Megatron's schedules ------------------------------------------------------------
 
     def _run(self, microbatches: Sequence[Batch], loss: Loss | None, forward_only: bool, of: str = "") -> Any:
@@ -181,6 +159,12 @@ class Engine:
         batches = [batch.to(self.parallel.device) for batch in microbatches]
         if not batches:
             raise EngineError("a step needs at least one microbatch on every rank")
+        pp = self.parallel.layout.pp
+        if len(self._wrapped) > 1 and len(batches) % pp:
+            raise EngineError(
+                f"an interleaved pipeline wants a multiple of PP {pp} microbatches, not {len(batches)}; "
+                f"fill up with empty ones or set vp to 1"
+            )
         lines, columns = batches[0].tokens_BT.shape
         # stages tell each other the shapes only where they differ
         self.config.variable_seq_lengths = any(batch.tokens_BT.shape != (lines, columns) for batch in batches)

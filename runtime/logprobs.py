@@ -44,7 +44,7 @@ class _TokenLogprobs(torch.autograd.Function):
             for block in _blocks(rows):
                 log_sum[block] = rows[block, :counted].float().logsumexp(-1)
         label_logit = rows.gather(1, local[:, None]).squeeze(1).float().masked_fill(~here, 0.0)
-        if size > 1:
+        if group is not None and size > 1:
             log_sum, label_logit = _over_ranks(log_sum, label_logit, group)
 
         ctx.save_for_backward(logits, log_sum, local, here)

@@ -81,7 +81,8 @@ class Model(GPTModel):
 
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Log-probabilities [B, T] of labels [B, T], from this rank's columns of the logits [T, B, V]."""
-        logprobs_TB = token_logprobs(logits, labels.transpose(0, 1), self.true_vocab, self.tp_group)
+        group: Any = self.tp_group
+        logprobs_TB = token_logprobs(logits, labels.transpose(0, 1), self.true_vocab, group)
         return logprobs_TB.transpose(0, 1).contiguous()
 
 
@@ -274,7 +275,9 @@ def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) ->
     if shape.position == "rope":
         model.rotary_pos_emb.inv_freq = rope_frequencies(shape)
     if model.pre_process and shape.embedding_scale != 1.0:
-        model.embedding.register_forward_hook(lambda module, args, output: output * shape.embedding_scale)
+        # the product is taken in the type of the weights, as transformers does
+        scale = float(torch.tensor(shape.embedding_scale, dtype=config.params_dtype))
+        model.embedding.register_forward_hook(lambda module, args, output: output * scale)  # type: ignore[operator]
     return model.to(dtype=config.params_dtype)
 
 
@@ -292,7 +295,7 @@ def _layers(role: Role, config: TransformerConfig, vp_stage: int | None) -> Any:
     )
     _put_ours_in(layer, shape)
     count = get_num_layers_to_build(config, vp_stage)
-    return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=Norm)
+    return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=Norm)  # type: ignore[arg-type]
 
 
 def _put_ours_in(layer: ModuleSpec, shape: Shape) -> None:

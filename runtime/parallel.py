@@ -108,7 +108,7 @@ def start(
         dp_rank=parallel_state.get_data_parallel_rank(),
         cp_rank=parallel_state.get_context_parallel_rank(),
         ep_rank=parallel_state.get_expert_model_parallel_rank(),
-        etp_rank=parallel_state.get_expert_tensor_parallel_rank(),
+        etp_rank=parallel_state.get_expert_tensor_parallel_rank() or 0,
         groups=ProcessGroupCollection.use_mpu_process_groups(),
     )
 
