@@ -212,6 +212,8 @@ def meet(failing, seconds):
     place = place_of(Path("plan.json"), job, "model", os.environ)
     found = Problem("R005", "no data here", outside=True) if place.rank in failing else None
     agreed = preflight.Meeting(place).agree("preflight", found, seconds)
+    if place.is_first:
+        time.sleep(1.5)  # here it holds the store itself; torchrun's outlives its ranks
     return (agreed.code, agreed.message, agreed.outside, agreed.rank) if agreed else None
 
 
