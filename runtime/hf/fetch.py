@@ -62,16 +62,16 @@ def fetch(name: str, revision: str = "", patterns: tuple[str, ...] = WEIGHTS + T
 
 def _from_hub(identity: str, revision: str, patterns: tuple[str, ...]) -> Path:
     try:
-        import huggingface_hub
+        from huggingface_hub import constants, snapshot_download
     except ImportError:
         raise Problem(
             "R030",
             f"`{identity}` is no folder here and huggingface_hub is not installed; give a local folder",
             outside=True,
         ) from None
-    offline = bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+    offline = bool(constants.HF_HUB_OFFLINE)
     try:
-        folder = huggingface_hub.snapshot_download(
+        folder = snapshot_download(
             identity, revision=revision or None, allow_patterns=list(patterns), local_files_only=offline
         )
     except Exception as error:  # many kinds: not found, gated, offline, no network
