@@ -126,19 +126,16 @@ def draws() -> list[float]:
     """The next number of every generator; they are where they were afterwards."""
     from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
-    before = (
-        torch.get_rng_state(),
-        random.getstate(),
-        np.random.get_state(),
-        get_cuda_rng_tracker().get_states(),
-    )
+    tracker = get_cuda_rng_tracker()
+    assert tracker is not None
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(), tracker.get_states()
     numbers = [torch.rand(()).item(), random.random(), random.gauss(0, 1), float(np.random.rand())]
-    with get_cuda_rng_tracker().fork():
+    with tracker.fork():
         numbers.append(torch.rand(()).item())
     torch.set_rng_state(before[0])
     random.setstate(before[1])
     np.random.set_state(before[2])
-    get_cuda_rng_tracker().set_states(before[3])
+    tracker.set_states(before[3])
     return numbers
 
 
@@ -212,18 +209,7 @@ def chosen_weights(role: Role, folder: Path, step: int) -> dict[str, str]:
 
     engine = opened(role)
     checkpoint.load_weights(folder, step, engine)
-    series = steps_done(engine, 0, 1) if role.model.head == "language" else []
-    assert all(loss > 0 for loss, _ in series)
-    engine = opened_again(role, engine, folder, step)
     return {name: _hash(value) for name, value in engine.chunks[0].state_dict().items() if _is_tensor(value)}
-
-
-def opened_again(role: Role, engine: Any, folder: Path, step: int) -> Any:
-    """The same engine with the weights of the step once more."""
-    from runtime import checkpoint
-
-    checkpoint.load_weights(folder, step, engine)
-    return engine
 
 
 def weights_of(role: Role, folder: Path) -> dict[str, str]:
@@ -243,3 +229,22 @@ def _is_tensor(value: Any) -> bool:
 def _hash(value: torch.Tensor) -> str:
     content = value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def saved_with_metrics(
+    role: Role, folder: Path, metrics: dict[int, float | None], keep_last: int, keep_best: int
+) -> None:
+    """A checkpoint at each step with its metric, pruned as it goes."""
+    from runtime import checkpoint
+
+    engine = opened(role)
+    for step, metric in metrics.items():
+        kept = {"keep_last": keep_last, "keep_best": keep_best, "metric": metric}
+        checkpoint.save(folder, step, engine, {}, **kept)
+
+
+def chosen_step(folder: Path) -> int | None:
+    """The step that a later stage takes."""
+    from runtime import checkpoint
+
+    return checkpoint.chosen(folder)
