@@ -28,7 +28,10 @@ LAYERS = (
 )
 """From the bottom up: a part of specc imports its own layer and those below."""
 
-KNOWS_MEGATRON = ("engine", "model", "parallel", "checkpoint", "norm", "attention", "cpu", "hf")
+KNOWS_MEGATRON = (
+    *("engine", "model", "parallel", "norm", "attention", "cpu", "hf"),
+    *("checkpoint", "torch_dist", "optimizer_state", "rng"),  # one face and its three parts
+)
 
 
 def python_files(package: str) -> list[Path]:
