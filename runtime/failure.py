@@ -11,7 +11,10 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
     R006 the run folder cannot be written   R015 a package that was asked for is missing
     R007 the disk is too small              R016 initial weights cannot be had
     R008 another experiment in this folder  R017 the ranks did not meet
-    R009 a port is taken                    R099 a defect of specc
+    R009 a port is taken                    R018 out of memory
+    R019 a token is not in the vocabulary   R099 a defect of specc
+
+    R020 and on: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates
 """
 
 from __future__ import annotations

@@ -67,6 +67,11 @@ def _prepare(
         folder=place.stage / "data",
         alive=heartbeat.touch,
     )
+    facts = Tokenised(folder).facts
+    if facts["largest"] >= role.model.shape.vocab:
+        model = f"model `{role.model.name}` has a vocabulary of {role.model.shape.vocab}"
+        advice = f"its tokenizer is not `{role.model.tokenizer}`, or special tokens were added to it"
+        raise Problem("R019", f"data.{use} holds token {facts['largest']}, but {model}; {advice}")
     print(f"data.{use}: {Tokenised(folder).summary()} of {settings['path']}", flush=True)
     return str(folder)
 

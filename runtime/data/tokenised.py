@@ -164,6 +164,7 @@ class _Kept:
             "cut": self.cut,
             "dropped": dict(sorted(self.dropped.items())),
             "tokens": len(self.tokens),
+            "largest": max(self.tokens),
             "hash": digest.hexdigest()[:16],
         }
         (partial / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
