@@ -177,6 +177,9 @@ def _lower(sentence: str) -> str:
 
 def _bad_value(mistake: Any, where: str) -> Diagnostic:
     kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx") or {}
+    if kind == "conflict":
+        path = join(where, context["key"]) if context["key"] else where
+        return Diagnostic("T009", "error", context["message"], path, help=context["help"])
     if kind == "spec":
         code, expected, help = context["code"], context["expected"], context["help"]
     elif kind == "literal_error":

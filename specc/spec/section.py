@@ -16,9 +16,17 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    model_serializer,
+    model_validator,
+)
 
 Tag = Literal["maths", "placement", "cosmetic"]
 Item = TypeVar("Item")
@@ -37,8 +45,29 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
         serialize_by_alias=True,
-        defer_build=False,
     )
+
+
+class Shorthand(Section):
+    """A section that may be written as text alone, which is then one of its fields."""
+
+    shorthand: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {cls.shorthand: given} if isinstance(given, str) else given
+
+    @model_serializer(mode="wrap")
+    def _as_text(self, handler: SerializerFunctionWrapHandler) -> Any:
+        fields = type(self).model_fields
+        said = [name for name, field in fields.items() if getattr(self, name) != field.default]
+        return getattr(self, self.shorthand) if said == [self.shorthand] else handler(self)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        return {"anyOf": [{"type": "string"}, dict(schema)]}
 
 
 def maths(default: Any = ..., **constraints: Any) -> Any:
@@ -95,11 +124,10 @@ def leaves(section: Section, path: str = "") -> Iterator[tuple[str, Tag, Any]]:
 
 def maths_fields(section: Section) -> dict[str, Any]:
     """The values that decide what is computed, by path, as JSON holds them; what was not said is left out."""
-    plain = section.model_dump(mode="json")
     found = {}
     for path, kind, value in leaves(section):
         if kind == "maths" and value is not None:
-            found[path] = functools.reduce(lambda data, key: data[key], path.split("."), plain)
+            found[path] = list(value) if isinstance(value, tuple) else value
     return found
 
 

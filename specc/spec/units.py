@@ -22,6 +22,11 @@ def refused(code: str, expected: str, help: str = "") -> PydanticCustomError:
     return PydanticCustomError("spec", "{expected}", {"code": code, "expected": expected, "help": help})
 
 
+def conflict(message: str, key: str = "", help: str = "") -> PydanticCustomError:
+    """The error of fields that do not go together; `key` is the one to point at."""
+    return PydanticCustomError("conflict", "{message}", {"message": message, "key": key, "help": help})
+
+
 def parse_time(value: Any) -> int:
     """Seconds of `4h`, `90m`, `30s`, `2d`, `1h30m`, `HH:MM:SS` or `D-HH:MM:SS`."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -1,0 +1,41 @@
+"""Supervised fine-tuning: one role that learns to answer as the data does."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from specc.graph import Stage, training_role, training_stage
+from specc.spec.section import Section, maths
+from specc.spec.stage import TrainingSpec
+
+
+class Sft(Section):
+    """What is special about fine-tuning."""
+
+    answer_only: bool = maths(True)
+    """Learn the responses only, not the prompts."""
+
+    truncation: Literal["right", "left", "drop", "error"] = maths("right")
+    """What happens to a row of more than `seq_length` tokens: its prompt is cut at that end, or it is dropped."""
+
+    add_eos: bool = maths(True)
+    """Append the end token to each response and learn it."""
+
+    add_bos: bool = maths(False)
+    """Put the begin token before each row."""
+
+
+class Spec(TrainingSpec):
+    """Supervised fine-tuning of one model."""
+
+    algorithm: Literal["sft"] = maths()
+    """`sft`."""
+
+    sft: Sft = maths(Sft())
+    """What is learnt of a row."""
+
+
+def lower(spec: Spec, name: str) -> list[Stage]:
+    """One stage, one role."""
+    role = training_role(spec, program="sft")
+    return [training_stage(spec, name, role, settings={"sft": spec.sft.model_dump(mode="json")})]

@@ -1,0 +1,251 @@
+"""Stages and what flows between them: an experiment after its algorithms have said what they are made of.
+
+A graph is still free of machines: no layout is chosen, no name is looked up, no file is read. Stages stand
+in an order in which they can run; each says which artifacts of other stages it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from specc.diagnostics import Diagnostic
+from specc.spec.section import maths_fields
+from specc.spec.stage import TrainingSpec
+
+if TYPE_CHECKING:
+    from specc.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something a stage needs: a checkpoint of a stage of this spec, or of another run's."""
+
+    kind: str  # checkpoint
+    stage: str
+    run: str = ""  # the other run's folder; empty for this spec
+    path: str = ""  # where the spec asks for it
+
+
+@dataclass(frozen=True)
+class StageRole:
+    """One model on its share of a stage's machines, as far as the spec says. None is the planner's to choose."""
+
+    name: str  # model, where it is the only role
+    program: str  # a module of runtime/algorithms
+    model: dict[str, Any]  # as `specc.models.resolve` takes it; `from` is a stage's name or {run, stage}
+    head: str = "language"
+    trains: bool = True
+    nodes: int = 1
+    gpus: int | None = None  # per node
+    parallel: dict[str, Any] = field(
+        default_factory=dict
+    )  # tp, pp, vp, cp, ep, etp, stage_layers: those said
+    micro_batch: int | None = None
+    global_batch: int = 1
+    seq_length: int = 2048
+    precision: str = "bf16"
+    recompute: str | None = None
+    paths: dict[str, str] = field(default_factory=dict)  # field of this role -> where the spec says it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A unit of work, which becomes one job."""
+
+    name: str
+    algorithm: str
+    roles: tuple[StageRole, ...]
+    settings: dict[str, Any]  # the algorithm's own fields, as the runtime reads them
+    data: dict[str, Any]
+    inputs: tuple[Artifact, ...] = ()
+    identity: dict[str, Any] = field(default_factory=dict)  # maths fields by path within the stage
+    time_seconds: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    export: bool | None = None
+    prefix: str = ""  # of its paths: `stages.NAME.`, or empty for the only stage
+
+    def path(self, inner: str) -> str:
+        """Where the spec says a value of this stage: `train.lr`, or `stages.NAME.train.lr`."""
+        return self.prefix + inner
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages, each after those it needs."""
+
+    name: str
+    seed: int
+    stages: tuple[Stage, ...]
+    spec: dict[str, Any] = field(default_factory=dict)  # resolved
+    overrides: tuple[str, ...] = ()
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError when there is none."""
+        found = {stage.name: stage for stage in self.stages}
+        return found[name]
+
+
+# --- what algorithms build stages from -----------------------------------------------------------------
+
+
+def training_role(spec: TrainingSpec, program: str, name: str = "model", head: str = "language") -> StageRole:
+    """The role of an algorithm that trains one model."""
+    parallel = spec.parallel.model_dump(mode="json", exclude_none=True)
+    recompute = parallel.pop("recompute", None)
+    sizes = {key: f"parallel.{key}" for key in type(spec.parallel).model_fields}
+    batches = {key: f"train.{key}" for key in ("micro_batch", "global_batch", "seq_length")}
+    same = {key: key for key in ("model", "nodes", "gpus", "parallel", "precision")}
+    return StageRole(
+        name=name,
+        program=program,
+        model=model_data(spec),
+        head=head,
+        nodes=spec.nodes,
+        gpus=spec.gpus,
+        parallel=parallel,
+        micro_batch=spec.train.micro_batch,
+        global_batch=spec.train.global_batch,
+        seq_length=spec.train.seq_length,
+        precision=spec.precision,
+        recompute=recompute,
+        paths=same | sizes | batches,
+    )
+
+
+def model_data(spec: TrainingSpec) -> dict[str, Any]:
+    """The model as plain data: what was said and nothing else."""
+    said = spec.model.model_dump(mode="json", exclude_none=True)
+    return said if isinstance(said, dict) else {"name": said}
+
+
+def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Mapping[str, Any]) -> Stage:
+    """The stage of an algorithm that trains one model."""
+    train = spec.train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
+    train["steps"] = spec.train.steps or 0
+    train["epochs"] = spec.train.epochs or (0 if spec.train.steps else 1)
+    source = spec.model.from_
+    inputs = (Artifact("checkpoint", source.stage, source.run or "", "model.from"),) if source else ()
+    sets = {"train": spec.data.train, "validation": spec.data.validation}
+    return Stage(
+        name=name,
+        algorithm=role.program,
+        roles=(role,),
+        settings={"train": train, **settings},
+        data={use: dict(rows) if rows else None for use, rows in sets.items()},
+        inputs=inputs,
+        identity=maths_fields(spec),
+        time_seconds=spec.time,
+        env=dict(spec.env),
+        export=spec.export,
+    )
+
+
+# --- from an experiment to a graph -----------------------------------------------------------------------
+
+
+def lower(experiment: Experiment) -> tuple[Graph, list[Diagnostic]]:
+    """Every stage of the experiment, in an order in which they can run; unknown references and cycles."""
+    from specc import algorithms
+
+    stages: dict[str, Stage] = {}
+    for name, spec in experiment.stages.items():
+        prefix = experiment.path(name, "")
+        for stage in algorithms.load(spec.algorithm).lower(spec, name):
+            stages[stage.name] = _placed(stage, prefix, experiment.seed)
+    said = [d for stage in stages.values() for d in _unknown_references(stage, stages)]
+    ordered, cycle = _ordered(stages)
+    if cycle:
+        said.append(_cycle(cycle, stages))
+    ordered = _exporting(ordered)
+    from specc.experiment import resolved
+
+    return Graph(
+        experiment.name, experiment.seed, tuple(ordered), resolved(experiment), experiment.overrides
+    ), said
+
+
+def _placed(stage: Stage, prefix: str, seed: int) -> Stage:
+    """The stage with the paths that a user of this spec writes."""
+    roles = tuple(
+        dataclasses.replace(role, paths={key: prefix + path for key, path in role.paths.items()})
+        for role in stage.roles
+    )
+    inputs = tuple(dataclasses.replace(artifact, path=prefix + artifact.path) for artifact in stage.inputs)
+    identity = {"seed": seed, **stage.identity}
+    return dataclasses.replace(stage, roles=roles, inputs=inputs, prefix=prefix, identity=identity)
+
+
+def _needs(stage: Stage) -> list[Artifact]:
+    return [artifact for artifact in stage.inputs if not artifact.run]
+
+
+def _unknown_references(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagnostic]:
+    from specc.spec.reading import listed, nearest
+
+    said = []
+    for artifact in _needs(stage):
+        if artifact.stage in stages:
+            continue
+        others = [name for name in stages if name != stage.name]
+        near = nearest(artifact.stage, others)
+        help = f"did you mean `{near}`?" if near else ""
+        if not near and others:
+            help = (
+                f"the other stages are {listed(others)}"
+                if len(others) > 1
+                else f"the other stage is `{others[0]}`"
+            )
+        if not others:
+            help = "use {run: FOLDER, stage: NAME} for a stage of another run"
+        message = f"there is no stage `{artifact.stage}` to take the model from"
+        said.append(Diagnostic("G001", "error", message, artifact.path, "no such stage", help))
+    return said
+
+
+def _ordered(stages: Mapping[str, Stage]) -> tuple[list[Stage], list[str]]:
+    """The stages, each after those it needs, else in the spec's order; or the names along a cycle."""
+    done: dict[str, Stage] = {}
+    for name in stages:
+        cycle = _visit(name, stages, done, [])
+        if cycle:
+            return list(stages.values()), cycle
+    return list(done.values()), []
+
+
+def _visit(name: str, stages: Mapping[str, Stage], done: dict[str, Stage], trail: list[str]) -> list[str]:
+    if name in done or name not in stages:
+        return []
+    if name in trail:
+        return [*trail[trail.index(name) :], name]
+    for artifact in _needs(stages[name]):
+        cycle = _visit(artifact.stage, stages, done, [*trail, name])
+        if cycle:
+            return cycle
+    done[name] = stages[name]
+    return []
+
+
+def _cycle(names: list[str], stages: Mapping[str, Stage]) -> Diagnostic:
+    shown = " -> ".join(f"`{name}`" for name in reversed(names))
+    first = stages[names[0]]
+    path = next(a.path for a in _needs(first) if a.stage == names[1])
+    if len(names) == 2:
+        message = f"stage {shown.split(' ')[0]} takes its model from itself"
+    else:
+        message = f"the stages need one another in a circle: {shown}"
+    help = "let one of them start from a model that is there already"
+    return Diagnostic("G002", "error", message, path, "closes the circle", help)
+
+
+def _exporting(stages: list[Stage]) -> list[Stage]:
+    """Where the spec does not say, the last stage that trains exports."""
+    trainable = [stage.name for stage in stages if any(role.trains for role in stage.roles)]
+    return [
+        dataclasses.replace(
+            stage, export=stage.name == trainable[-1] if stage.export is None else stage.export
+        )
+        for stage in stages
+    ]

@@ -1,0 +1,248 @@
+"""The cluster profile: where an experiment runs. One file per machine, found by its name.
+
+    clusters/NAME.yaml beside the spec, or at the root of its git checkout
+    $XDG_CONFIG_HOME/specc/clusters/NAME.yaml
+    specc/clusters/NAME.yaml, which ship with specc
+The working directory plays no part.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from specc import source
+from specc.diagnostics import Diagnostic
+from specc.spec import reading
+from specc.spec.reading import listed, nearest
+from specc.spec.section import Many, Section, placement
+from specc.spec.units import Environment, Given, Line, Size, Time, Variable, conflict, refused
+
+SHIPPED = Path(__file__).parent.parent / "clusters"
+DEFAULT = "example-h100"
+
+
+class Gpus(Section):
+    """The devices of one node."""
+
+    type: Given = placement()
+    """GPU by its catalog name, such as h100-80gb, or `cpu`."""
+
+    per_node: int = placement(8, ge=1, le=1024)
+    """GPUs of one node; on a CPU, processes."""
+
+
+def _sbatch_flag(value: str) -> str:
+    import re
+
+    if not re.fullmatch(r"--[a-z][a-z0-9-]*(=.+)?|-[A-Za-z]( .+)?", value) or not value.isprintable():
+        raise refused("T012", "an sbatch flag such as --reservation=night")
+    return value
+
+
+class SlurmProfile(Section):
+    """What sbatch is asked for."""
+
+    account: Line = placement("")
+    """Account that is charged."""
+
+    partition: Line = placement("")
+    """Partition, or several with commas between."""
+
+    qos: Line = placement("")
+    """Quality of service."""
+
+    time: Time | None = placement(None)
+    """Longest time limit of the partition, and the limit of a stage that names none."""
+
+    gpus_flag: Literal["gpus-per-node", "gres", "none"] = placement("gpus-per-node")
+    """Way to ask for GPUs: `--gpus-per-node=8`, `--gres=gpu:8`, or not at all."""
+
+    gpu_type: Line = placement("")
+    """Slurm's name of the GPU where the site wants it, as in `--gpus-per-node=h100:8`."""
+
+    exclusive: bool = placement(True)
+    """Take whole nodes."""
+
+    cpus_per_task: int = placement(0, ge=0, le=10**5)
+    """CPU cores per node; 0 leaves it to Slurm."""
+
+    mem: Line = placement("")
+    """Memory per node as Slurm writes it, such as 0 (all) or 500G; empty leaves it to Slurm."""
+
+    signal: Time = placement(300)
+    """Time before the limit at which a job is told to save."""
+
+    extra: Many[Annotated[str, AfterValidator(_sbatch_flag)]] = placement(())
+    """Further sbatch flags, each as `--flag=value`."""
+
+
+def _mount(value: str) -> str:
+    parts = value.split(":")
+    if len(parts) not in (2, 3) or not all(parts) or not parts[1].startswith("/") or not value.isprintable():
+        raise refused("T012", "a mount as SOURCE:TARGET or SOURCE:TARGET:ro")
+    return value
+
+
+class ContainerProfile(Section):
+    """The container that programs run in."""
+
+    engine: Literal["none", "pyxis", "apptainer"] = placement("none")
+    """Program that starts containers; `none` runs on the node itself."""
+
+    image: Line = placement("")
+    """Image, as the engine names it."""
+
+    mounts: Many[Annotated[str, AfterValidator(_mount)]] = placement(())
+    """Folders of the node that are seen inside, each as SOURCE:TARGET[:OPTIONS]."""
+
+    @model_validator(mode="after")
+    def _has_an_image(self) -> ContainerProfile:
+        if self.engine != "none" and not self.image:
+            raise conflict(f"container engine `{self.engine}` needs an image", "engine", "add `image:`")
+        return self
+
+
+class RuntimeProfile(Section):
+    """Where specc and the runtime are on a node."""
+
+    python: Given = placement("python3")
+    """Interpreter that has the runtime's packages."""
+
+    path: Line = placement("")
+    """Folder that holds specc and runtime; empty when they are installed there."""
+
+
+class Folder(Section):
+    """A folder on the nodes, shared by all of them."""
+
+    path: Line = placement("")
+    """The folder; empty for `runs` where submit.sh is called."""
+
+    quota: Size | None = placement(None)
+    """Space one may use there, such as 10TB."""
+
+
+class Profile(Section):
+    """Where an experiment runs."""
+
+    gpus: Gpus = placement()
+    """GPU type and number of a node."""
+
+    nodes: int | None = placement(None, ge=1, le=10**6)
+    """Nodes that one job may have at most; left out, any number."""
+
+    scheduler: Literal["slurm", "none"] = placement("slurm")
+    """Program that starts jobs; `none` for a machine of one's own."""
+
+    slurm: SlurmProfile = placement(SlurmProfile())
+    """What sbatch is asked for."""
+
+    container: ContainerProfile = placement(ContainerProfile())
+    """The container that programs run in."""
+
+    runtime: RuntimeProfile = placement(RuntimeProfile())
+    """Where specc and the runtime are on a node."""
+
+    results: Folder = placement(Folder())
+    """Where run folders go."""
+
+    cache: Folder = placement(Folder())
+    """Where downloaded models and data go."""
+
+    env: Environment = placement({})
+    """Environment variables of every job, such as HF_HOME or NCCL_IB_HCA."""
+
+    secrets: Many[Variable] = placement(())
+    """Names of variables that are taken from the shell at submit, such as HF_TOKEN; values are never written."""
+
+    @model_validator(mode="after")
+    def _secrets_stay_secret(self) -> Profile:
+        for name in self.secrets:
+            if name in self.env:
+                message = f"`{name}` is a secret, but `env` writes its value down"
+                raise conflict(message, "env", f"remove `{name}` from env and set it in your shell")
+        return self
+
+
+def find_profile(
+    name: str | None, spec_folder: Path | str, path: str = "cluster"
+) -> tuple[Profile | None, str, list[Diagnostic]]:
+    """The profile that a spec in `spec_folder` names, its name, and what there is to say.
+
+    `name` is a name, or a file seen from the folder of the spec; None takes the example with a warning.
+    Never raises: a profile that cannot be found or read is an error at `path`.
+    """
+    folder = Path(spec_folder)
+    said: list[Diagnostic] = []
+    if name is None:
+        said.append(_none_named())
+        name = DEFAULT
+    file = _file(name, folder)
+    if file is None:
+        return None, name, [*said, _not_found(name, folder, path)]
+    try:
+        read, more = source.read(file)
+    except OSError as error:
+        message = f"the cluster profile `{name}` cannot be read: {(error.strerror or str(error)).lower()}"
+        return None, name, [*said, Diagnostic("T010", "error", message, path)]
+    if not more:
+        # its spans lie in the profile, not in the spec
+        read, more = source.parse_other(read.text, str(file))
+    else:
+        _, more = source.parse_other(read.text, str(file)) if read.text else (read, more)
+    if more:
+        return None, file.stem, [*said, *more]
+    profile, more = reading.read(Profile, read.data, read)
+    more = [_at_profile(d, read) for d in more]
+    return profile, file.stem, [*said, *more]
+
+
+def _at_profile(diagnostic: Diagnostic, read: source.Source) -> Diagnostic:
+    """The diagnostic with its place in the profile, since paths are looked up in the spec."""
+    from dataclasses import replace
+
+    from specc.diagnostics import Origin, Span, span_of
+
+    span = span_of(diagnostic, read) or Span(1, 1, 1, 2, Origin(read.name, read.text))
+    return replace(diagnostic, span=span)
+
+
+def _none_named() -> Diagnostic:
+    message = f"the spec names no cluster, so it is planned for the built-in `{DEFAULT}`"
+    return Diagnostic(
+        "T011", "warning", message, help="add `cluster: NAME`, for a profile in clusters/NAME.yaml"
+    )
+
+
+def _file(name: str, folder: Path) -> Path | None:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        file = folder / Path(name).expanduser()
+        return file if file.is_file() else None
+    return next((file for place in places(folder) if (file := place / f"{name}.yaml").is_file()), None)
+
+
+def places(folder: Path) -> list[Path]:
+    """The folders that are searched for a profile, in order."""
+    found = [folder / "clusters"]
+    root = next((p for p in (folder, *folder.parents) if (p / ".git").exists()), None)
+    if root is not None and root != folder:
+        found.append(root / "clusters")
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return [*found, Path(config) / "specc" / "clusters", SHIPPED]
+
+
+def _not_found(name: str, folder: Path, path: str) -> Diagnostic:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        message = f"there is no cluster profile `{name}`"
+        help = "a file is looked for beside the spec; a name, as clusters/NAME.yaml"
+        return Diagnostic("T010", "error", message, path, "no such file", help)
+    known = list(
+        dict.fromkeys(file.stem for place in places(folder) for file in sorted(place.glob("*.yaml")))
+    )
+    near = nearest(name, known)
+    help = f"did you mean `{near}`?" if near else f"write clusters/{name}.yaml, or use {listed(known, 'or')}"
+    return Diagnostic("T010", "error", f"there is no cluster profile `{name}`", path, "not found", help)

@@ -1,0 +1,63 @@
+"""Rows that a stage learns from, and what they are measured on."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import model_validator
+
+from specc.spec.section import Section, Shorthand, maths
+from specc.spec.units import Given, conflict
+
+FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+"""A placeholder of a template."""
+
+
+class Dataset(Shorthand):
+    """Rows of one data set; text alone is its path."""
+
+    shorthand = "path"
+
+    path: Given = maths()
+    """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
+
+    format: Literal["auto", "chat", "prompt_response"] = maths("auto")
+    """Form of a row: `messages` or `conversations` (chat), or fields; `auto` looks at the first row."""
+
+    prompt: str = maths("{input}")
+    """Template of the prompt, with a row's fields in braces."""
+
+    response: str = maths("{output}")
+    """Template of the response, with a row's fields in braces; it is what is learnt."""
+
+    split: Given | None = maths(None)
+    """Split of a data set that has several; left out, `train`."""
+
+    subset: Given | None = maths(None)
+    """Configuration of a Hugging Face data set."""
+
+    limit: int | None = maths(None, ge=1)
+    """Number of rows to take from the front; left out, all."""
+
+    @model_validator(mode="after")
+    def _templates_name_fields(self) -> Dataset:
+        if self.format == "chat":
+            for key in ("prompt", "response"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    message = f"chat rows have no `{key}` template; the tokenizer's chat template forms them"
+                    raise conflict(message, key, f"remove `{key}`, or use format: prompt_response")
+        elif not FIELD.search(self.response):
+            message = "the response template names no field of the rows"
+            raise conflict(message, "response", 'put a field in braces, e.g. response: "{output}"')
+        return self
+
+
+class Data(Section):
+    """Data sets of a training stage."""
+
+    train: Dataset = maths()
+    """Rows to learn from."""
+
+    validation: Dataset | None = maths(None)
+    """Rows on which the loss is measured, and the best checkpoint chosen; left out, no validation."""
