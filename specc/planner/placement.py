@@ -1,0 +1,214 @@
+"""From a stage's roles to a job: each role gets its machines, its layout, and the reason for it.
+
+Roles are placed one by one, each as a group of whole nodes of its own. What can go wrong is said here,
+at the path of the pin or of the role: an illegal pin (the rule's code), a pinned layout that is
+predicted not to fit (P030, a warning), and nothing that fits (P031, with the smallest that does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc import plan
+from specc.diagnostics import Diagnostic
+from specc.planner import layouts
+from specc.planner.hardware import Gpu, gpu
+from specc.planner.layouts import Found, Pins, Search
+from specc.planner.memory import Workload, role_memory
+
+BIGGER = ("a100-80gb", "h100-80gb", "h200", "b200")
+"""GPUs that the error names, in nodes of 8, when no number of the profile's own would do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one role asks for; None is the planner's to choose."""
+
+    name: str
+    program: str
+    model: plan.Model
+    work: Workload
+    pins: Pins
+    nodes: int | None
+    gpus: int | None  # per node
+    paths: dict[str, str]  # field of a case -> its path in the spec; "" -> the role's own
+
+    def path(self, *fields: str) -> str:
+        """The path of the first of these fields that the spec has, else the role's."""
+        return next((self.paths[field] for field in fields if field in self.paths), self.paths[""])
+
+
+def place(
+    request: Request, card: Gpu, gpus_per_node: int, most: int
+) -> tuple[plan.Role | None, list[Diagnostic]]:
+    """The role on its machines, or why there is no place for it. `most` bounds the nodes that it may take."""
+    gpus = request.gpus or gpus_per_node
+    if card.name == "cpu":
+        return _place_on_cpu(request, card, gpus)
+    if request.nodes is None:
+        found = layouts.fewest_nodes(request.work, card, gpus, request.pins, most)
+        if found is not None and found.best is not None:
+            return _role(request, found.best, _why(request, found)), []
+        return None, _nothing(request, card, gpus, most)
+    found = layouts.search(request.work, card, request.nodes, gpus, request.pins)
+    if found.best is not None:
+        return _role(request, found.best, _why(request, found)), []
+    if found.smallest is None or not (request.pins.parallel or found.smallest.oom_probability < 0.5):
+        return None, _nothing(request, card, gpus, most)
+    return _tight(request, found.smallest)
+
+
+def _place_on_cpu(request: Request, card: Gpu, gpus: int) -> tuple[plan.Role | None, list[Diagnostic]]:
+    """Processes of this machine: as many as the profile says, more when a pinned layout needs them, fewer
+    when the batch cannot be dealt to so many.
+    """
+    pinned = [size or 1 for size in (request.pins.tp, request.pins.pp, request.pins.cp)]
+    wanted = gpus if request.gpus else max(gpus, _least_multiple(pinned))
+    fewer = range(wanted, 0, -1) if not request.gpus else [wanted]
+    nodes = request.nodes or 1
+    for processes in fewer:
+        found = layouts.search(request.work, card, nodes, processes, request.pins)
+        if found.best is not None:
+            return _role(request, found.best, _why(request, found)), []
+    return None, _nothing(request, card, wanted, nodes)
+
+
+def _least_multiple(sizes: list[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= max(1, size)
+    return product
+
+
+def _role(request: Request, found: Found, why: str) -> plan.Role:
+    case = found.case
+    return plan.Role(
+        name=request.name,
+        program=request.program,
+        nodes=case.nodes,
+        gpus=case.gpus,
+        layout=case.layout,
+        micro_batch=case.micro_batch,
+        global_batch=case.work.global_batch,
+        model=request.model,
+        precision=case.work.precision,
+        recompute=case.recompute,
+        implementation=case.work.implementation,
+        distributed_optimizer=case.work.distributed_optimizer,
+        memory=role_memory(case.work, case.layout, case.micro_batch, case.recompute, case.gpu),
+        step_seconds=0.0 if case.gpu.name == "cpu" else round(found.seconds, 3),
+        why=why,
+    )
+
+
+def _why(request: Request, search: Search) -> str:
+    """One phrase: what was pinned, what was chosen, and out of how many."""
+    best = search.best
+    assert best is not None
+    pinned = [name for name in request.pins.names if name != "recompute"]
+    said = f"{' and '.join(_list(pinned))} as pinned" if pinned else ""
+    free = search.legal > 1
+    if best.case.gpu.name == "cpu":
+        chosen = "processes of this machine"
+        return f"{said}; {chosen}" if said else chosen
+    if request.nodes is None:
+        nodes = best.case.nodes
+        chosen = f"{nodes} node{'s are' if nodes > 1 else ' is'} the fewest that fit" + (
+            "s" if nodes == 1 else ""
+        )
+        chosen += f"; the fastest of {search.fitting} layouts there" if search.fitting > 1 else ""
+    elif free:
+        chosen = f"the fastest of {search.fitting} layouts that fit, of {search.legal} legal ones"
+    else:
+        chosen = "the only legal layout"
+    if best.case.recompute == "full" and request.pins.recompute is None:
+        chosen += "; activations are recomputed, since they do not fit"
+    return f"{said}; {chosen}" if said else chosen
+
+
+def _list(names: list[str]) -> list[str]:
+    return [", ".join(names[:-1]), names[-1]] if len(names) > 1 else names
+
+
+# --- what is said when it does not work ------------------------------------------------------------
+
+
+def _tight(request: Request, found: Found) -> tuple[plan.Role, list[Diagnostic]]:
+    """The least memory that the pins allow, with a warning: people may know better."""
+    case = found.case
+    memory = role_memory(case.work, case.layout, case.micro_batch, case.recompute, case.gpu)
+    parts = ", ".join(f"{name} {gib:.1f}" for name, gib in memory.parts.items() if gib >= 0.05)
+    chance = f"{memory.oom_probability:.0%} likely to run out of memory"
+    message = (
+        f"{case.layout} takes {memory.total_gib:.1f} of {memory.capacity_gib:.1f} GiB per GPU and is {chance}"
+    )
+    wider = layouts.fewest_nodes(case.work, case.gpu, case.gpus, Pins())
+    help = f"the parts are {parts} GiB"
+    if wider is not None and wider.best is not None:
+        nodes = max(wider.best.case.nodes, case.nodes)
+        help += f"; without the pins {_nodes(nodes, case.gpus, case.gpu)} would do"
+    path = request.path(*request.pins.names, "nodes")
+    warning = Diagnostic("P030", "warning", message, path, "pinned", help)
+    return _role(request, found, "as pinned, though it is predicted not to fit"), [warning]
+
+
+def _nothing(request: Request, card: Gpu, gpus: int, most: int) -> list[Diagnostic]:
+    """Why there is no plan: no legal layout (the rule), or none that fits (the smallest that does)."""
+    nodes = request.nodes or 1
+    illegal = layouts.least_illegal(request.work, card, nodes, gpus, request.pins)
+    if illegal and request.nodes is None:  # perhaps legal on another number of nodes
+        illegal = _illegal_everywhere(request, card, gpus, most) or illegal
+    if illegal:
+        pinned = [broken for broken in illegal if set(broken.fields) & set(request.paths)] or illegal
+        first = pinned[0]
+        path = request.path(*[field for field in first.fields if field in request.paths])
+        return [Diagnostic(first.code, "error", first.message, path, "", first.help)]
+    where = _nodes(nodes, gpus, card) if request.nodes else f"up to {_nodes(most, gpus, card)}"
+    message = f"{request.model.name} does not fit on {where}"
+    return [Diagnostic("P031", "error", message, request.path("nodes"), "", _smallest(request, card, gpus))]
+
+
+def _illegal_everywhere(request: Request, card: Gpu, gpus: int, most: int) -> list[layouts.Broken]:
+    """What breaks on every small number of nodes; empty when the pins are legal on one of them."""
+    last: list[layouts.Broken] = []
+    for nodes in range(1, min(most, 64) + 1):
+        found = layouts.least_illegal(request.work, card, nodes, gpus, request.pins)
+        if not found:
+            return []
+        if not last or len(found) < len(last):
+            last = found
+    return last
+
+
+def _smallest(request: Request, card: Gpu, gpus: int) -> str:
+    """`it needs at least 4 nodes x 8 h100-80gb`, by the same search with what was pinned, then without."""
+    ways = []
+    own = layouts.fewest_nodes(request.work, card, gpus, request.pins)
+    if own is not None and own.best is not None:
+        ways.append(_nodes(own.best.case.nodes, gpus, card))
+    for name in BIGGER:
+        if len(ways) > (own is not None) or name == card.name:
+            break
+        other = gpu(name)
+        if other is None or other.usable_gib < 1.2 * card.usable_gib:
+            continue
+        found = layouts.fewest_nodes(request.work, other, other.gpus_per_node, Pins())
+        if found is not None and found.best is not None:
+            ways.append(_nodes(found.best.case.nodes, other.gpus_per_node, other))
+    if not ways:
+        return "use a shorter seq_length, a smaller model, or larger GPUs"
+    return f"it needs at least {' or '.join(ways)}"
+
+
+def _nodes(nodes: int, gpus: int, card: Gpu) -> str:
+    return f"{nodes} node{'' if nodes == 1 else 's'} x {gpus} {card.name}"
+
+
+def job_environment(card: Gpu, roles: tuple[plan.Role, ...]) -> dict[str, str]:
+    """Variables that the layout needs: less fragmentation, and overlap of TP and CP before Blackwell."""
+    if card.name == "cpu":
+        return {"OMP_NUM_THREADS": "1"}
+    environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    if any(role.layout.tp > 1 or role.layout.cp > 1 for role in roles):
+        environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
+    return environment
