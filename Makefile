@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast lint format golden bench-compile help
+.PHONY: demo test test-fast lint format golden bench-compile campaign-kill help
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -43,3 +43,7 @@ golden: .venv/.ready
 ## make bench-compile  how long check, plan and compile take, beside importing their three libraries
 bench-compile: .venv/.ready
 	$(BIN)/python tests/bench_compile.py
+
+## make campaign-kill  20 kills at random moments; every series has to come out as the unkilled run's
+campaign-kill: .venv/.ready
+	$(BIN)/python tests/campaign_kill.py 20
