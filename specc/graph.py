@@ -38,7 +38,7 @@ class StageRole:
     model: dict[str, Any]  # as `specc.models.resolve` takes it; `from` is a stage's name or {run, stage}
     head: str = "language"
     trains: bool = True
-    nodes: int = 1
+    nodes: int | None = None
     gpus: int | None = None  # per node
     parallel: dict[str, Any] = field(
         default_factory=dict

@@ -115,6 +115,9 @@ class RuntimeProfile(Section):
     path: Line = placement("")
     """Folder that holds specc and runtime; empty when they are installed there."""
 
+    layers: Literal["te", "local"] | None = placement(None)
+    """Transformer Engine's layers or our own; left out, `te` on GPUs and `local` on a CPU."""
+
 
 class Folder(Section):
     """A folder on the nodes, shared by all of them."""

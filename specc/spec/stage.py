@@ -24,8 +24,8 @@ class TrainingSpec(Section):
     train: Train = maths(Train())
     """Batches, optimizer, schedule, checkpoints."""
 
-    nodes: int = placement(1, ge=1, le=10**5)
-    """Machines."""
+    nodes: int | None = placement(None, ge=1, le=10**5)
+    """Machines; left out, the fewest that the model fits on."""
 
     gpus: int | None = placement(None, ge=1, le=10**4)
     """GPUs of each machine (processes, on a CPU); left out, all that the cluster profile says."""
