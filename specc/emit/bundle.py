@@ -57,16 +57,11 @@ def bundle(plan: Plan, target: str) -> dict[str, str]:
 
 
 def write(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Put a bundle on disk, scripts executable; gives the names in the order they were written.
+    """Put a bundle on disk, scripts executable; the names written, in order. OSError when it cannot.
 
-    Scripts that only an earlier bundle had are removed; nothing else in the folder is touched. What a
-    person starts goes first and comes last: a crash between leaves a folder that cannot be started,
-    never half an old and half a new bundle that can. Raises OSError.
+    Scripts that only an earlier bundle in this folder had are removed: nobody should submit them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _STARTERS:
-        if name in files:
-            (folder / name).unlink(missing_ok=True)
     for old in sorted(folder.iterdir()):
         if (
             _OUR_SCRIPT.fullmatch(old.name)
@@ -74,19 +69,11 @@ def write(files: Mapping[str, str], folder: Path) -> list[str]:
             and _MADE_BY in old.read_text(errors="replace")
         ):
             old.unlink()
-    order = sorted(files, key=lambda name: (name in _STARTERS, name))
-    for name in order:
-        _put(folder / name, files[name])
-    return order
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file in one move: at any moment it is the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8", newline="\n")
-    new.chmod(0o755 if text.startswith("#!") else 0o644)
-    new.replace(path)
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text, encoding="utf-8", newline="\n")
+        path.chmod(0o755 if text.startswith("#!") else 0o644)
+    return list(files)
 
 
 def _scripts(plan: Plan) -> tuple[Script, ...]:
@@ -118,9 +105,11 @@ def _script(plan: Plan, job: Job, numbers: Mapping[str, str]) -> Script:
 def job_environment(cluster: Cluster, job: Job) -> dict[str, str]:
     """What the plan sets on the nodes: the profile's variables, then the job's, which win.
 
-    PYTHONPATH leads to the project when it is not installed there.
+    PYTHONPATH leads to the project when it is not installed there. PYTHONSAFEPATH keeps the folder that the
+    job was submitted from out of the modules' search, where a checkout of another version may lie.
     """
-    environment = {variable(name): value for name, value in {**cluster.env, **job.env}.items()}
+    given = {"PYTHONSAFEPATH": "1", **cluster.env, **job.env}
+    environment = {variable(name): value for name, value in given.items()}
     if cluster.path:
         others = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{cluster.path}:{others}" if others else cluster.path

@@ -181,6 +181,7 @@ class Cluster:
             "MinJobAge": 3600,
             "KillWait": 4,
             "SlurmdTimeout": 10,
+            "MessageTimeout": 3,
             "MailProg": "/bin/true",
         }
         if not self.apart:

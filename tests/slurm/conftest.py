@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,27 @@ def job(
     )  # fmt: skip
 
 
+def sft(nodes: int = 2, steps: int = 30, save_every: int = 10, **more: Any) -> Job:
+    """A job of the real runtime: one process per node trains a tiny Llama on generated sums."""
+    train = {
+        "steps": steps, "epochs": 0, "lr": 1e-3, "min_lr": 1e-4, "schedule": "cosine", "warmup_steps": 2,
+        "constant_steps": 0, "weight_decay": 0.0, "betas": [0.9, 0.95], "epsilon": 1e-8, "clip": 1.0,
+        "seq_length": 64, "packing": False, "shuffle": True, "validate_every": 0, "save_every": save_every,
+        "log_every": 1, "keep_last": 3, "keep_best": 0, "tensorboard": False, "wandb": None, **more,
+    }  # fmt: skip
+    plain = job(nodes=nodes)
+    answers = {"answer_only": True, "truncation": "right", "add_eos": True, "add_bos": False}
+    data = {"train": {"path": "builtin:arithmetic", "format": "auto", "limit": 200}, "validation": None}
+    role = replace(plain.roles[0], precision="fp32", distributed_optimizer=False)
+    return replace(
+        plain,
+        roles=(role,),
+        settings={"train": train, "sft": answers},
+        data=data,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+
+
 @dataclass
 class Submitted:
     """A run folder on the private cluster, and the ids of its jobs in order."""
@@ -92,6 +114,23 @@ class Submitted:
         return sorted(
             int(p.parent.name[5:]) for p in (self.run / stage).glob("checkpoint/step-*/MANIFEST.json")
         )
+
+    def process_of(self, rank: int) -> int:
+        """The process id of a rank of this run that runs now, as this machine counts."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                if bytes(self.run / "plan.json") in words and f"RANK={rank}".encode() in variables:
+                    return int(folder.name)
+        raise AssertionError(f"rank {rank} does not run")
+
+    def losses(self, stage: str = "sft") -> dict[int, float]:
+        """The loss of each step, from metrics.jsonl; a step that is there twice is an error."""
+        rows = [json.loads(line) for line in (self.run / stage / "metrics.jsonl").read_text().splitlines()]
+        steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
+        assert len(steps) == len([row for row in rows if "loss" in row])
+        return steps
 
     def until_saved(self, step: int, stage: str = "sft", timeout: float = 60) -> None:
         lab.until(lambda: (self.saved(stage) or [0])[-1] >= step, f"step {step} is saved", timeout)

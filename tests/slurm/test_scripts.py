@@ -107,22 +107,6 @@ def test_a_step_without_a_sign_of_life_is_ended_and_started_again(submit):
     assert len(run.attempts()) == 2
 
 
-@pytest.mark.parametrize("lost", ["first", "last"])
-def test_a_job_that_loses_a_node_continues_on_others(submit, slurm, lost):
-    if not slurm.apart:
-        pytest.skip("without namespaces a node's jobs outlive its slurmd")
-    run = submit(job(nodes=2, steps=60, step_seconds=0.1, save_every=5))
-    run.until_saved(5)
-    node = slurm.names[0 if lost == "first" else 1]
-    slurm.lose_node(node, noticed=True)
-    assert run.states(90) == ["COMPLETED"]
-    again = run.attempts()[-1]
-    hosts = {rank["host"] for rank in run.who(attempt=again).values()}
-    assert len(hosts) == 2
-    assert node not in hosts
-    assert "rank 0 starts at step 0" not in (run.run / "sft" / "attempts" / again / "node-0.log").read_text()
-
-
 def test_two_experiments_on_the_same_nodes_do_not_meet(submit):
     runs = [submit(job(nodes=2, steps=40), name=name) for name in ("one", "two")]
     assert [run.states() for run in runs] == [["COMPLETED"], ["COMPLETED"]]
