@@ -57,6 +57,11 @@ class Diagnostic:
     span: Span | None = None  # known to source and type checks; else found from the path
 
 
+def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether any of them is an error."""
+    return any(d.severity == "error" for d in diagnostics)
+
+
 def render(diagnostics: Iterable[Diagnostic], source: Source | None = None, color: bool = False) -> str:
     """All diagnostics as text for a person; empty for none, else it ends in a newline."""
     texts = [_rendered(d, source) for d in diagnostics]
