@@ -1,1 +1,248 @@
-"""The planner: graph + profile -> plan. Pure arithmetic, no clock, no network, no torch."""
+"""The planner: graph + profile -> plan. Pure arithmetic: no clock, no network, no torch.
+
+  hardware.py   GPUs by name                  memory.py     bytes per GPU, and how likely they run out
+  shapes.py     parameters, FLOPs, KV cache   cost.py       seconds of a step
+  rules.py      what is legal, by code        layouts.py    the search
+  placement.py  roles -> machines, and what to say when there is no place
+
+In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
+a `specc.plan.Plan`, complete, or the reasons why there is none. `specc.compile` and the CLI import this
+package; it imports `specc.models` and the graph, and nothing of the emitter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import specc
+from specc import models
+from specc import plan as plans
+from specc.diagnostics import Diagnostic
+from specc.planner import hardware
+from specc.planner.hardware import Gpu
+from specc.planner.layouts import NODES_MOST, Pins
+from specc.planner.memory import Workload
+from specc.planner.placement import Request, job_environment, place
+
+if TYPE_CHECKING:
+    from specc.graph import Graph, Stage, StageRole
+    from specc.spec.cluster import Profile
+
+
+def plan(
+    graph: Graph, profile: Profile, cluster: str = "", folder: Path | str = "."
+) -> tuple[plans.Plan | None, list[Diagnostic]]:
+    """The plan of every stage on this cluster; None when a stage has no place.
+
+    `cluster` is the profile's name, `folder` the one that relative paths of the spec count from. All
+    stages are looked at, so that every problem is said at once.
+    """
+    card = hardware.gpu(profile.gpus.type)
+    if card is None:
+        return None, [_unknown_gpu(profile.gpus.type)]
+    said: list[Diagnostic] = []
+    found: dict[str, plans.Model | None] = {}  # by stage; None for one that could not be resolved
+    jobs: list[plans.Job] = []
+    for stage in graph.stages:
+        job, more = _job(stage, profile, card, found, jobs, Path(folder))
+        said += more
+        if job is not None:
+            jobs.append(job)
+    if any(d.severity == "error" for d in said):
+        return None, said
+    return plans.Plan(
+        format=plans.FORMAT,
+        name=graph.name,
+        version=specc.__version__,
+        seed=graph.seed,
+        cluster=_cluster(profile, card, cluster),
+        jobs=tuple(jobs),
+        totals=_totals(jobs),
+        overrides=graph.overrides,
+        spec=graph.spec,
+    ), said
+
+
+def _unknown_gpu(name: str) -> Diagnostic:
+    near = hardware.suggestion(name)
+    help = f"did you mean `{near}`?" if near else f"known are {', '.join(hardware.names())}"
+    return Diagnostic(
+        "P006", "error", f"the cluster profile has an unknown GPU `{name}`", "cluster", "", help
+    )
+
+
+def _cluster(profile: Profile, card: Gpu, name: str) -> plans.Cluster:
+    """What scripts and the runtime need of the profile."""
+    cuda = card.name != "cpu"
+    slurm = profile.slurm
+    return plans.Cluster(
+        name=name,
+        scheduler=profile.scheduler,
+        gpu=card.name,
+        gpus_per_node=profile.gpus.per_node,
+        device="cuda" if cuda else "cpu",
+        backend="nccl" if cuda else "gloo",
+        python=profile.runtime.python,
+        path=profile.runtime.path,
+        results=profile.results.path,
+        cache=profile.cache.path,
+        env=dict(profile.env),
+        secrets=tuple(profile.secrets),
+        container=plans.Container(
+            profile.container.engine, profile.container.image, tuple(profile.container.mounts)
+        ),
+        slurm=plans.Slurm(
+            account=slurm.account,
+            partition=slurm.partition,
+            qos=slurm.qos,
+            gpus_flag=slurm.gpus_flag if cuda else "none",
+            gpu_type=slurm.gpu_type,
+            exclusive=slurm.exclusive,
+            cpus_per_task=slurm.cpus_per_task,
+            mem=slurm.mem,
+            signal_seconds=slurm.signal,
+            extra=tuple(slurm.extra),
+        ),
+    )
+
+
+# --- one stage -> one job ----------------------------------------------------------------------------
+
+
+def _job(
+    stage: Stage,
+    profile: Profile,
+    card: Gpu,
+    found: dict[str, plans.Model | None],
+    jobs: list[plans.Job],
+    folder: Path,
+) -> tuple[plans.Job | None, list[Diagnostic]]:
+    """The job of a stage, its roles placed one by one; remembers the stage's model in `found`."""
+    said: list[Diagnostic] = []
+    roles: list[plans.Role] = []
+    for asked in stage.roles:
+        model, more = _model(asked, found, folder)
+        said += more
+        if asked.trains or stage.name not in found:
+            found[stage.name] = model
+        if model is None:
+            continue
+        request = _request(stage, asked, model, profile, card)
+        role, more = place(request, card, profile.gpus.per_node, profile.nodes or NODES_MOST)
+        said += more
+        if role is not None:
+            roles.append(role)
+    if len(roles) < len(stage.roles):
+        return None, said
+    before = [job for job in jobs if any(a.stage == job.stage and not a.run for a in stage.inputs)]
+    identity = _identity(stage, roles, before)
+    job = plans.Job(
+        name=stage.name,
+        stage=stage.name,
+        nodes=sum(role.nodes for role in roles),
+        depends_on=tuple(job.name for job in before),
+        roles=tuple(roles),
+        settings=stage.settings,
+        data=stage.data,
+        time_seconds=stage.time_seconds or profile.slurm.time or 0,
+        export=bool(stage.export),
+        env={**job_environment(card, tuple(roles)), **stage.env},
+        identity=identity,
+        hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    )
+    return job, said + _over_the_limits(stage, job, profile)
+
+
+def _model(
+    asked: StageRole, found: Mapping[str, plans.Model | None], folder: Path
+) -> tuple[plans.Model | None, list[Diagnostic]]:
+    """The role's model; one that comes from another stage has that stage's shape and tokenizer."""
+    where = asked.paths.get("model", "model")
+    source = asked.model.get("from")
+    if isinstance(source, Mapping) and not source.get("run"):
+        source = source.get("stage")
+    if isinstance(source, str):
+        model = found.get(source)
+        if model is None:
+            return None, []  # said where that stage's model was looked for
+        model = dataclasses.replace(model, name=source, weights=plans.Weights("stage", stage=source))
+        said: list[Diagnostic] = []
+        changes = {key: asked.model[key] for key in ("tokenizer", "chat_template") if asked.model.get(key)}
+        model = dataclasses.replace(model, **changes)
+    else:
+        model, said = models.resolve(asked.model, where, folder)
+    return (None if model is None else dataclasses.replace(model, head=asked.head)), said
+
+
+def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profile, card: Gpu) -> Request:
+    """What the spec says about a role, and where it says it."""
+    sizes = dict(asked.parallel)
+    layers = tuple(sizes.pop("stage_layers", None) or ())
+    if layers and "pp" not in sizes:
+        sizes["pp"] = max(1, len(layers) // (sizes.get("vp") or 1))
+    pins = Pins(**sizes, micro_batch=asked.micro_batch, recompute=asked.recompute, stage_layers=layers)
+    work = Workload(
+        shape=model.shape,
+        seq_length=asked.seq_length,
+        global_batch=asked.global_batch,
+        trains=asked.trains,
+        head=asked.head,
+        precision=asked.precision,
+        implementation=profile.runtime.layers or ("local" if card.name == "cpu" else "te"),
+        packing=bool(stage.settings.get("train", {}).get("packing")),
+    )
+    said = {*pins.names, "global_batch", "seq_length", "precision"}
+    said |= {name for name in ("nodes", "gpus") if getattr(asked, name) is not None}
+    paths = {name: path for name, path in asked.paths.items() if name in said}
+    paths[""] = asked.paths.get("parallel", stage.path("parallel"))
+    return Request(asked.name, asked.program, model, work, pins, asked.nodes, asked.gpus, paths)
+
+
+def _identity(stage: Stage, roles: list[plans.Role], before: list[plans.Job]) -> dict[str, Any]:
+    """What makes the stage's result: its maths fields, its models' numbers, and what it starts from."""
+    identity = dict(stage.identity)
+    for role in roles:
+        name = "model" if len(roles) == 1 else f"roles.{role.name}.model"
+        shape = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(role.model.shape).items()}
+        identity[f"{name}.shape"] = shape
+    return identity | {f"inputs.{job.stage}": job.hash for job in before}
+
+
+def _over_the_limits(stage: Stage, job: plans.Job, profile: Profile) -> list[Diagnostic]:
+    """A job of more nodes than the cluster gives, or longer than the partition allows."""
+    said = []
+    if profile.nodes and job.nodes > profile.nodes:
+        message = f"the job takes {job.nodes} nodes, but the cluster gives a job at most {profile.nodes}"
+        said.append(
+            Diagnostic(
+                "P032", "error", message, stage.path("nodes"), "", f"use nodes: {profile.nodes} or less"
+            )
+        )
+    limit = profile.slurm.time
+    if limit and job.time_seconds > limit:
+        message = f"the job asks for {_hours(job.time_seconds)}, but the partition allows {_hours(limit)}"
+        help = f"use time: {_hours(limit)}; a job that reaches its limit saves and continues"
+        said.append(Diagnostic("P033", "error", message, stage.path("time"), "", help))
+    return said
+
+
+def _hours(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}h" if not rest else f"{seconds // 60}m" if not seconds % 60 else f"{seconds}s"
+
+
+def _totals(jobs: list[plans.Job]) -> plans.Totals:
+    """Time and GPU-hours as far as they are known: the stages count that say their steps and run on GPUs."""
+    ends: dict[str, float] = {}
+    gpu_hours = 0.0
+    for job in jobs:
+        steps = job.settings.get("train", {}).get("steps") or 0
+        seconds = steps * max((role.step_seconds for role in job.roles), default=0.0)
+        ends[job.name] = seconds + max((ends[name] for name in job.depends_on), default=0.0)
+        gpu_hours += seconds / 3600 * sum(role.nodes * role.gpus for role in job.roles)
+    return plans.Totals(round(gpu_hours, 1), round(max(ends.values(), default=0.0), 1), len(jobs))

@@ -97,7 +97,7 @@ def _divisors(number: int) -> list[int]:
 
 def _context(work: Workload, rest: int) -> list[int]:
     """CP sizes to try: powers of two, of long rows only, which keep 4096 tokens or more per rank."""
-    if work.seq_length <= LONG or work.implementation != "te":
+    if work.seq_length <= LONG or work.implementation != "te" or work.packing:
         return [1]
     return [c for c in (1, 2, 4, 8, 16, 32, 64) if rest % c == 0 and work.seq_length // c >= 4096]
 

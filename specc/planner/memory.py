@@ -51,6 +51,7 @@ class Workload:
     gradient_bytes: int = 4  # main gradients are fp32; 2 when they are reduced in bf16
     dropout: bool = False
     flash: bool = True  # attention that keeps no seq x seq matrix
+    packing: bool = False  # several rows share one of seq_length
 
     @property
     def element_bytes(self) -> int:

@@ -197,6 +197,14 @@ def context_parallel_has_te(case: Case) -> Broken | None:
     return Broken("P020", message, ("cp",), "use cp: 1")
 
 
+def packed_rows_stay_whole(case: Case) -> Broken | None:
+    """The runtime cannot cut a line of several rows over context parallel ranks."""
+    if case.layout.cp == 1 or not case.work.packing:
+        return None
+    message = f"rows that are packed cannot be cut over cp {case.layout.cp}"
+    return Broken("P023", message, ("cp",), "use packing: false, or cp: 1")
+
+
 def experts_divide(case: Case) -> Broken | None:
     layout, experts = case.layout, case.work.shape.experts
     if layout.ep == 1 and layout.etp == 1:
@@ -236,6 +244,7 @@ RULES: tuple[Rule, ...] = (
     every_stage_has_layers,
     layout_fills_the_gpus,
     context_parallel_has_te,
+    packed_rows_stay_whole,
     row_is_cut_evenly,
     experts_divide,
     batch_is_dealt_evenly,
