@@ -12,8 +12,9 @@ from pathlib import Path
 
 from specc import experiment as experiments
 from specc import graph as graphs
-from specc import inputs, planner, source, tiny
-from specc.diagnostics import Diagnostic
+from specc import inputs, machine, planner, source
+from specc import tiny as tinies
+from specc.diagnostics import Diagnostic, has_errors
 from specc.experiment import Experiment
 from specc.graph import Graph
 from specc.plan import Plan
@@ -35,7 +36,7 @@ class Compilation:
 
     @property
     def fine(self) -> bool:
-        return not any(d.severity == "error" for d in self.diagnostics)
+        return not has_errors(self.diagnostics)
 
     def after(self, said: Sequence[Diagnostic], **values: object) -> Compilation:
         """This compilation, one arrow further."""
@@ -46,46 +47,44 @@ def compile_spec(
     path: str | Path,
     overrides: Sequence[str] = (),
     cluster: str | None = None,
-    *,
-    shrink: bool = False,
-    strict: bool = False,
+    tiny: bool = False,
+    here: bool = False,
 ) -> Compilation:
     """Compile the spec at `path`, as far as it is sound.
 
     `overrides` are `a.b=c` as given to --set; `cluster` is a profile's name or file and wins over the
-    spec's own; `shrink` makes the tiny twin; `strict` makes absent data an error (`specc run`).
+    spec's own; `tiny` makes the tiny twin; `here` plans for this machine, where what is absent is an error.
     Raises OSError when the file cannot be opened.
     """
-    read, said = source.read(path)
-    done = Compilation(read).after(said)
-    if not done.fine:
-        return done
-
-    read, said = source.with_overrides(read, list(overrides))
-    done = done.after(said, source=read)
-    if not done.fine:
-        return done
-
-    experiment, said = experiments.check(read)
-    done = done.after(said, experiment=experiment)
-    if experiment is None or not done.fine:
-        return done
-
     folder = Path(path).resolve().parent
-    if shrink:
-        read, said = tiny.twin(read, experiment, folder)
-        experiment, more = experiments.check(read)
-        done = done.after([*said, *more], source=read, experiment=experiment)
-        if experiment is None or not done.fine:
-            return done
+    text, said = source.read(path)
+    done = Compilation(text).after(said)
+    if done.fine:
+        done = _typed(done, overrides)
+    if done.fine and tiny:
+        twin = tinies.changes(experiments.resolved(done.experiment), folder)
+        done = _typed(Compilation(text), [*twin, *overrides])
+    if not done.fine:
+        return done
 
-    graph, said = graphs.lower(experiment)
-    done = done.after(said, graph=graph)
-    done = done.after(inputs.check(experiment, folder, strict=strict))
-    profile, name, said = clusters.find_profile(cluster or experiment.cluster, folder)
+    graph, said = graphs.lower(done.experiment)
+    done = done.after([*said, *inputs.check(done.experiment, folder, strict=here)], graph=graph)
+    profile, name, said = clusters.find_profile(cluster or done.experiment.cluster, folder)
+    if here and (tiny or profile is None or profile.scheduler != "none"):
+        profile, name, said = machine.profile([] if tiny else machine.gpus())
     done = done.after(said, profile=profile)
     if not done.fine:
         return done
 
-    plan, said = planner.plan(graph, profile)
+    plan, said = planner.plan(graph, profile, name, folder)
     return done.after(said, plan=plan)
+
+
+def _typed(done: Compilation, overrides: Sequence[str]) -> Compilation:
+    """From text to an experiment whose every value has its type."""
+    changed, said = source.with_overrides(done.source, overrides)
+    done = done.after(said, source=changed)
+    if not done.fine:
+        return done
+    experiment, said = experiments.check(changed)
+    return done.after(said, experiment=experiment)

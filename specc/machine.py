@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from specc.diagnostics import Diagnostic
+from specc.planner import hardware
+from specc.spec.cluster import Gpus, Profile, RuntimeProfile, find_profile
+
+LOCAL_CPU = "local-cpu"
 
 
 @dataclass(frozen=True)
 class Gpu:
     name: str  # as the driver says, e.g. `NVIDIA H100 80GB HBM3`
     memory_gib: float
+
+
+def profile(found: Sequence[Gpu]) -> tuple[Profile | None, str, list[Diagnostic]]:
+    """The profile of this machine with these GPUs, its name, and what there is to say about it."""
+    known = hardware.gpu(found[0].name) if found else None
+    if known is None:
+        local, name, said = find_profile(LOCAL_CPU, Path(__file__).parent)
+        return local, name, [*said, *([_unknown(found[0])] if found else [])]
+    alike = [gpu for gpu in found if gpu.name == found[0].name]
+    gpus = Gpus(type=known.name, per_node=len(alike))
+    return (
+        Profile(gpus=gpus, nodes=1, scheduler="none", runtime=RuntimeProfile(python=sys.executable)),
+        "local-gpu",
+        [],
+    )
+
+
+def _unknown(gpu: Gpu) -> Diagnostic:
+    message = f"this machine's GPU, {gpu.name}, is not in the catalog, so the CPU is used"
+    help = "write a profile with `gpus: {type: ...}` for the most similar one and name it with --cluster"
+    return Diagnostic("P006", "warning", message, help=help)
 
 
 def gpus(command: str = "nvidia-smi") -> list[Gpu]:

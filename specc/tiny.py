@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from specc import inputs, models
+from specc import models
 from specc.plan import Shape
 
 STEPS, ROWS, TOKENS, BATCH = 10, 64, 512, 4
@@ -30,7 +30,7 @@ AT_MOST = {
     "train.save_every": STEPS // 2,
 }
 """Numbers that are lowered to this when the spec has more."""
-INSTEAD = {"nodes": 1, "gpus": None, "parallel": None, "precision": "fp32"}
+INSTEAD = {"nodes": 1, "gpus": None, "parallel": {}, "precision": "fp32"}
 """Values that are replaced whatever the spec says, where it says anything."""
 
 
@@ -69,27 +69,26 @@ def shrunk(shape: Shape) -> Shape:
 
 def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     train = stage.get("train") or {}
-    if "steps" in train:
-        yield _set(f"{prefix}train.steps", min(train["steps"] or STEPS, STEPS))
-        if train.get("epochs"):
-            yield _set(f"{prefix}train.epochs", None)
+    if train:
+        yield _set(f"{prefix}train.steps", min(train.get("steps") or STEPS, STEPS))
     for path, most in AT_MOST.items():
         said = _at(stage, path)
         if isinstance(said, int) and said > most:
             yield _set(prefix + path, most)
+    if train.get("micro_batch"):
+        yield _set(f"{prefix}train.micro_batch", None)
     yield from _of_role(stage, prefix, folder)
     for name, role in (stage.get("roles") or {}).items():
         yield from _of_role(role, f"{prefix}roles.{name}.", folder)
+    chats = "chat_template" in stage.get("model", "")
     for key, data in (stage.get("data") or {}).items():
-        yield from _of_data(data, f"{prefix}data.{key}", folder)
+        yield from _of_data(data, f"{prefix}data.{key}", folder, chats)
 
 
 def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     for key, value in INSTEAD.items():
-        if key in role and role[key] is not None and role[key] != value:
+        if role.get(key, value) != value:
             yield _set(prefix + key, value)
-    if (train := role.get("train") or {}) and train.get("micro_batch"):
-        yield _set(f"{prefix}train.micro_batch", 1)
     if role.get("model"):
         yield from _of_model(role["model"], f"{prefix}model", folder)
 
@@ -106,17 +105,23 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
     yield _set(path, {"shape": small, **kept})
 
 
-def _of_data(said: Any, path: str, folder: Path) -> Iterator[str]:
+def _of_data(said: Any, path: str, folder: Path, chats: bool) -> Iterator[str]:
     """Few of the rows that are here; generated ones in place of those that are not."""
-    if not said or (isinstance(said, Mapping) and "from" in said):
+    rows = {"path": said} if isinstance(said, str) else said
+    if "path" not in rows:
         return
-    where = said if isinstance(said, str) else said.get("path", "")
-    if where.startswith("builtin:") or inputs.is_here(where, folder):
-        limit = said.get("limit") if isinstance(said, Mapping) else None
-        kept = {"path": said} if isinstance(said, str) else {k: v for k, v in said.items() if v is not None}
-        yield _set(path, {**kept, "limit": min(limit or ROWS, ROWS)})
+    if _is_here(rows["path"], folder):
+        yield _set(path, {**rows, "limit": min(rows.get("limit") or ROWS, ROWS)})
     else:
-        yield _set(path, {"path": "builtin:arithmetic", "limit": ROWS})
+        form = {"format": "chat"} if chats or rows.get("format") == "chat" else {}
+        yield _set(path, {"path": "builtin:arithmetic", **form, "limit": ROWS})
+
+
+def _is_here(path: str, folder: Path) -> bool:
+    """Generated rows, or a file that this machine has."""
+    if path.startswith("builtin:"):
+        return True
+    return "://" not in path and (folder / Path(path).expanduser()).exists()
 
 
 def _at(stage: Mapping[str, Any], path: str) -> Any:
