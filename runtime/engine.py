@@ -32,7 +32,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
 from torch import Tensor
 
-from runtime import model
+from runtime import context, model
 from runtime.batch import Batch
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
@@ -156,18 +156,13 @@ class Engine:
 
     def _run(self, microbatches: Sequence[Batch], loss: Loss | None, forward_only: bool, of: str = "") -> Any:
         """Run a schedule; what the last stage stored for each microbatch, in order."""
-        batches = [batch.to(self.parallel.device) for batch in microbatches]
-        if not batches:
-            raise EngineError("a step needs at least one microbatch on every rank")
-        pp = self.parallel.layout.pp
-        if len(self._wrapped) > 1 and len(batches) % pp:
-            raise EngineError(
-                f"an interleaved pipeline wants a multiple of PP {pp} microbatches, not {len(batches)}; "
-                f"fill up with empty ones or set vp to 1"
-            )
-        lines, columns = batches[0].tokens_BT.shape
+        self._refuse_what_does_not_run(microbatches)
+        layout, cp_rank = self.parallel.layout, self.parallel.cp_rank
+        lines, columns = microbatches[0].tokens_BT.shape
         # stages tell each other the shapes only where they differ
-        self.config.variable_seq_lengths = any(batch.tokens_BT.shape != (lines, columns) for batch in batches)
+        shapes = {batch.tokens_BT.shape for batch in microbatches}
+        self.config.variable_seq_lengths = len(shapes) > 1
+        batches = [context.part(batch, cp_rank, layout.cp).to(self.parallel.device) for batch in microbatches]
         iterators = [iter(batches) for _ in self._wrapped]
         schedule = get_forward_backward_func()
         return schedule(
@@ -179,6 +174,20 @@ class Engine:
             micro_batch_size=lines,
             forward_only=forward_only,
         )
+
+    def _refuse_what_does_not_run(self, microbatches: Sequence[Batch]) -> None:
+        if not microbatches:
+            raise EngineError("a step needs at least one microbatch on every rank")
+        layout = self.parallel.layout
+        if layout.vp > 1 and len(microbatches) % layout.pp:
+            raise EngineError(
+                f"an interleaved pipeline wants a multiple of PP {layout.pp} microbatches, "
+                f"not {len(microbatches)}; fill up with empty ones or set vp to 1"
+            )
+        if layout.cp > 1 and any(batch.segments is not None for batch in microbatches):
+            raise EngineError(
+                f"packed lines cannot be cut over CP {layout.cp}; turn packing off or set cp to 1"
+            )
 
     def _forward_step(
         self, iterator: Iterator[Batch], chunk: Any, loss: Loss | None, of: str
@@ -213,6 +222,8 @@ class Engine:
         return totals
 
     def _from_last_stage(self, outputs: list[Tensor], batches: Sequence[Batch], of: str) -> list[Tensor]:
+        if self.parallel.layout.cp > 1 and self.parallel.is_last_stage:
+            outputs = [context.gathered(output, self.parallel.groups.cp) for output in outputs]
         if of == "logits" and self.parallel.is_last_stage:
             vocab = self.role.model.shape.vocab
             group = self.parallel.groups.tp

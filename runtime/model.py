@@ -130,6 +130,8 @@ def transformer_config(role: Role) -> TransformerConfig:
     if shape.experts and layout.tp > 1 and not layout.sequence_parallel:
         raise ModelError(f"experts under TP {layout.tp} need sequence parallelism; set sequence_parallel")
     te = role.implementation == "te"
+    if te:
+        _require_transformer_engine()
     return TransformerConfig(
         **_shape_fields(shape),
         **_layout_fields(shape, layout, role.precision),
@@ -143,7 +145,7 @@ def transformer_config(role: Role) -> TransformerConfig:
         init_method=_left_as_is,
         output_layer_init_method=_left_as_is,
         embedding_init_method=_left_as_is,
-        bias_activation_fusion=te,
+        bias_activation_fusion=te and shape.activation == "swiglu",
         bias_dropout_fusion=te,
         masked_softmax_fusion=False,
         apply_rope_fusion=te,
@@ -296,6 +298,16 @@ def _layers(role: Role, config: TransformerConfig, vp_stage: int | None) -> Any:
     _put_ours_in(layer, shape)
     count = get_num_layers_to_build(config, vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * count, layer_norm=Norm)  # type: ignore[arg-type]
+
+
+def _require_transformer_engine() -> None:
+    try:
+        import transformer_engine  # type: ignore[import-not-found]  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # its shell without a CUDA core raises the latter
+        raise ModelError(
+            f"the plan wants Transformer Engine's layers, which cannot be imported here ({error}); "
+            f"install the `te` extra or compile for local layers"
+        ) from None
 
 
 def _put_ours_in(layer: ModuleSpec, shape: Shape) -> None:

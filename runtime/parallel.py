@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import os
 import random
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,14 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from specc.plan import Layout
+
+# Said by Megatron on every rank of every run, about its own use of torch; nobody can act on them.
+_KNOWN_WARNINGS = (
+    r"full scope is deprecated",
+    r"`torch\.distributed\.\w+` is deprecated",
+    r"The \.grad attribute of a Tensor that is not a leaf",
+    r"When using sequence parallelism it is recommended",
+)
 
 
 class LayoutError(ValueError):
@@ -79,6 +88,8 @@ def start(
             f"world size {world} is not {product} = {layout.world_size}; "
             f"start {layout.world_size} processes or compile for {world}"
         )
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     own_device = torch.device("cpu")
     if device == "cuda":
         own_device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

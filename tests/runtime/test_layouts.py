@@ -16,6 +16,8 @@ LAYOUTS = {
     "PP2-VP2": Layout(pp=2, vp=2),
     "DP2": Layout(dp=2),
     "TP2-PP2": Layout(tp=2, pp=2, sequence_parallel=True),
+    "TP2-DP2": Layout(tp=2, dp=2),
+    "PP4": Layout(pp=4),
 }
 
 
@@ -70,7 +72,7 @@ def test_ten_steps_stay_together(world, alone, layout):
         assert rank_norms == pytest.approx(norms, rel=1e-3)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", [Layout(), LAYOUTS["TP2-PP2"], LAYOUTS["DP2"]], ids=str)
 def test_bf16_stays_near_fp32(world, alone, layout):
     losses, _, _ = alone(toys.role(), 10)
     role = toys.role(layout, precision="bf16", distributed_optimizer=True)
@@ -128,10 +130,11 @@ def test_experts_give_the_same_step_under_every_layout(world, alone, layout):
             "linear_bias": True,
         },
         {"family": "mistral", "sliding_window": 7},
+        {"family": "gemma-2b", "kv_groups": 1},
     ],
     ids=lambda changes: changes["family"],
 )
-@pytest.mark.parametrize("layout", [LAYOUTS["TP2-SP"], LAYOUTS["PP2"], LAYOUTS["TP2-PP2"]], ids=str)
+@pytest.mark.parametrize("layout", [LAYOUTS["TP2"], LAYOUTS["TP2-PP2"]], ids=str)
 def test_every_family_gives_the_same_step_under_every_layout(world, alone, changes, layout):
     shape = toys.shape(**changes)
     ranks = world(layout.world_size, toys.trained, toys.role(layout, shape), 1)
