@@ -180,7 +180,7 @@ class Composer:
             items.append(self._node(depth + 1))
         end = self._events.get_event()
         span = _span(start, _last(start, end, [item.span for item in items]))
-        return Node("list", span, items=items, **_measure(items))
+        return Node("list", span, items=items, size=_size(items), depth=_depth(items))
 
     def _map(self, start: Any, depth: int) -> Node:
         pairs: list[tuple[str, Span, Node]] = []
@@ -198,7 +198,8 @@ class Composer:
         span = _span(start, _last(start, end, [item.span for _, _, item in pairs] + [m.span for m in merged]))
         for node in merged:
             pairs += self._merged(node, seen)
-        return Node("map", span, pairs=pairs, **_measure([item for _, _, item in pairs]))
+        values = [item for _, _, item in pairs]
+        return Node("map", span, pairs=pairs, size=_size(values), depth=_depth(values))
 
     def _is_key(self, key: Node, seen: dict[str, Span]) -> bool:
         if key.kind != "scalar" or not isinstance(key.value, str):
@@ -369,8 +370,12 @@ def _last(start: Any, end: Any, spans: list[Span]) -> Any:
     return max(spans, key=lambda span: (span.end_line, span.end_column))
 
 
-def _measure(items: list[Node]) -> dict[str, int]:
-    return {"size": 1 + sum(i.size for i in items), "depth": 1 + max((i.depth for i in items), default=0)}
+def _size(items: list[Node]) -> int:
+    return 1 + sum(item.size for item in items)
+
+
+def _depth(items: list[Node]) -> int:
+    return 1 + max((item.depth for item in items), default=0)
 
 
 def _short(text: str) -> str:

@@ -7,7 +7,8 @@ Only the algorithms that a spec names are imported. What comes in is a `Source`;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from specc.source import Source, join
 from specc.spec import reading
 from specc.spec.reading import key_span, listed, nearest, shown
 from specc.spec.section import Section, cosmetic, docs, keys, maths, placement
-from specc.spec.units import Given, Name
+from specc.spec.units import STAGE, Given, Name
 
 MOST_STAGES = 500
 
@@ -80,8 +81,6 @@ def _named_by_file(source: Source) -> Any:
         if diagnostic.code != "T005" or diagnostic.path != "name":
             return diagnostic
         stem = Path(source.name).stem.lower().replace("_", "-")
-        from dataclasses import replace
-
         return replace(diagnostic, help=f"add `name: {stem}`, which names its run folder and its jobs")
 
     return help
@@ -152,17 +151,7 @@ def _several(data: Any, source: Source) -> tuple[dict[str, Any], list[Diagnostic
     return stages, said
 
 
-class _StageName(Section):
-    """Checks a stage's name like any other value."""
-
-    name: str = cosmetic()
-
-
 def _bad_stage_name(name: str, path: str, source: Source) -> list[Diagnostic]:
-    import re
-
-    from specc.spec.units import STAGE
-
     if re.fullmatch(STAGE, name):
         return []
     message = f"the stage's name `{name}` must be small letters, digits, `_` and `-`, at most 63"

@@ -31,7 +31,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class StageRole:
-    """One model on its share of a stage's machines, as far as the spec says. None is the planner's to choose."""
+    """One model on its share of a stage's machines, as far as said. None is the planner's to choose."""
 
     name: str  # model, where it is the only role
     program: str  # a module of runtime/algorithms

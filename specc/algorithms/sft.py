@@ -16,7 +16,7 @@ class Sft(Section):
     """Learn the responses only, not the prompts."""
 
     truncation: Literal["right", "left", "drop", "error"] = maths("right")
-    """What happens to a row of more than `seq_length` tokens: its prompt is cut at that end, or it is dropped."""
+    """What happens to a row of more than `seq_length` tokens: cut it at that end, or leave it out."""
 
     add_eos: bool = maths(True)
     """Append the end token to each response and learn it."""

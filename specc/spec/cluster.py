@@ -160,7 +160,7 @@ class Profile(Section):
     """Environment variables of every job, such as HF_HOME or NCCL_IB_HCA."""
 
     secrets: Many[Variable] = placement(())
-    """Names of variables that are taken from the shell at submit, such as HF_TOKEN; values are never written."""
+    """Names of variables taken from the shell at submit, such as HF_TOKEN; values are never written."""
 
     @model_validator(mode="after")
     def _secrets_stay_secret(self) -> Profile:

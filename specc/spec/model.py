@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from specc.spec.section import Section, Shorthand, maths
+from specc.spec.section import Shorthand, maths
 from specc.spec.units import Given, conflict
 
 

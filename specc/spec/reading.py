@@ -230,7 +230,7 @@ def shown(value: Any) -> str:
         return "a section"
     if isinstance(value, list | tuple):
         return "a list"
-    text = {True: "true", False: "false"}.get(value, None) if isinstance(value, bool) else None
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
     text = text or (number(value) if isinstance(value, float) else str(value))
     return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"
 

@@ -47,6 +47,17 @@ class Section(BaseModel):
         serialize_by_alias=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections_are_defaults(cls, given: Any) -> Any:
+        """`train:` with nothing below it is the section as it is when it is left out."""
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        fields = cls.model_fields
+        empty = [key for key, value in given.items() if value is None and key in fields]
+        left_out = [key for key in empty if isinstance(fields[key].default, Section)]
+        return {key: value for key, value in given.items() if key not in left_out}
+
 
 class Shorthand(Section):
     """A section that may be written as text alone, which is then one of its fields."""
