@@ -165,7 +165,7 @@ def check_disk(job: Job, role: Role, place: Place) -> None:
     free = shutil.disk_usage(place.role).free
     train = job.settings.get("train") or {}
     kept = int(train.get("keep_last") or 1) + int(train.get("keep_best") or 0) + 1
-    size = checkpoint_bytes(role.model.shape, role.precision)
+    size = checkpoint_bytes(role)
     there = sum(1 for _ in place.checkpoints.glob("step-*")) if place.checkpoints.exists() else 0
     needed = size * max(kept - there, 1)
     if needed > free:
@@ -177,9 +177,10 @@ def check_disk(job: Job, role: Role, place: Place) -> None:
         raise Problem("R007", message, outside=True)
 
 
-def checkpoint_bytes(shape: Shape, precision: str) -> int:
-    """Weights plus fp32 main weights and two moments."""
-    return parameters(shape) * (12 if precision == "fp32" else 14)
+def checkpoint_bytes(role: Role) -> int:
+    """Weights, two moments and fp32 main weights, which a distributed optimizer keeps for fp32 too."""
+    per_parameter = 14 if role.precision == "bf16" else 16 if role.distributed_optimizer else 12
+    return parameters(role.model.shape) * per_parameter
 
 
 def parameters(shape: Shape) -> int:

@@ -37,6 +37,12 @@ def streams(
     if agreed:
         raise agreed
     folders = meeting.told("folders", folders)
+    for folder in folders.values():
+        if not Path(folder).exists():
+            message = f"`{folder}`, which rank 0 wrote, is not seen on this machine"
+            raise Problem(
+                "R006", f"{message}; put the run folder on a disk that all nodes share", outside=True
+            )
     train = job.settings["train"]
     return {
         use: Stream(
@@ -105,7 +111,6 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
         pad_id=tokenizer.pad_id,
     )
     run.alive()
-    take_first_weights(run)
     return run
 
 
@@ -122,11 +127,11 @@ def optimizer_settings(job: Job) -> Any:
 
 
 def take_first_weights(run: Any) -> None:
-    """Weights as the plan says, unless a checkpoint of this run replaces them anyway."""
+    """Weights as the plan says: for a run that has no checkpoint to go on from."""
     from runtime import checkpoint
 
     weights: Weights = run.role.model.weights
-    if weights.kind == "random" or checkpoint.steps_in(run.place.checkpoints):
+    if weights.kind == "random":
         return
     run.say(f"initial weights: {weights.kind} {weights.path or weights.stage}")
     if weights.kind == "hf":
