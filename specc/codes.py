@@ -17,3 +17,181 @@ class Code:
 
 
 CODES: dict[str, Code] = {}
+
+
+def _add(*codes: Code) -> None:
+    CODES.update({code.code: code for code in codes})
+
+
+# --- P: models and the plan ----------------------------------------------------------------------------
+
+_add(
+    Code(
+        "P001",
+        "unknown model",
+        "The name is neither in the catalog nor a folder that is there, so its sizes are not known.",
+        "model: llama3-80b",
+        "Use a name or Hugging Face id of the catalog, a folder with a config.json, or `shape:` with numbers.",
+    ),
+    Code(
+        "P002",
+        "unusable config.json or run",
+        "The model folder is there, but the numbers in its config.json are missing, absurd or not JSON.",
+        "model: ckpt/llama   # config.json without hidden_size",
+        "Repair the file at the key that is named, or give `shape:` with numbers.",
+    ),
+    Code(
+        "P003",
+        "family that does not run",
+        "The runtime builds a fixed set of families and reads safetensors folders only.",
+        "model: ckpt/gpt.nemo",
+        "Convert .nemo files to a Hugging Face folder; use a model of a family that is named.",
+    ),
+    Code(
+        "P004",
+        "unusable shape",
+        "The numbers under `shape:` cannot be those of a transformer.",
+        "model: {shape: {layers: 2, hidden: 64, heads: 5}}",
+        "Change the key that is named: heads divide hidden, kv_groups divide heads.",
+    ),
+    Code(
+        "P005",
+        "model that is not on this machine",
+        "Compiling needs a model's sizes, not its weights; a folder of the cluster cannot be looked into here.",
+        "model: /lustre/ckpt/mine",
+        "Say which model it is: `{path: /lustre/ckpt/mine, name: llama3-8b}`, or give `shape:`.",
+    ),
+    Code(
+        "P006",
+        "unknown GPU",
+        "The planner needs the memory and speed of the cluster's GPU.",
+        "gpus: {type: h1000, per_node: 8}",
+        "Use a name of specc/catalog/gpus, or add a file there.",
+    ),
+    Code(
+        "P010",
+        "size below one",
+        "Parallel sizes and batches count from 1.",
+        "parallel: {tp: 0}",
+        "Use 1 for a dimension that is not cut.",
+    ),
+    Code(
+        "P011",
+        "layout that does not fill its GPUs",
+        "TP x PP x CP GPUs hold one copy of the model, and copies fill the nodes.",
+        "nodes: 1\nparallel: {tp: 8, pp: 3}",
+        "Change the nodes or the layout, so that nodes x GPUs is a multiple of TP x PP x CP.",
+    ),
+    Code(
+        "P012",
+        "attention heads that do not divide by TP",
+        "Each tensor-parallel rank computes as many heads.",
+        "model: Qwen/Qwen2.5-7B   # 28 heads\nparallel: {tp: 8}",
+        "Use a TP that divides the heads.",
+    ),
+    Code(
+        "P013",
+        "key-value groups that do not go with TP",
+        "Each rank holds whole groups, or several ranks share a copy of one.",
+        "parallel: {tp: 5}   # of a model with 8 groups",
+        "Use a TP that divides the groups or is a multiple of them.",
+    ),
+    Code(
+        "P014",
+        "feed-forward width that does not divide",
+        "The matrices of the feed-forward layer are cut by TP, those of experts by ETP.",
+        "parallel: {tp: 3}   # of a model with ffn 5440",
+        "Use a TP (or ETP) that divides the width.",
+    ),
+    Code(
+        "P015",
+        "tensor parallelism across the fast link",
+        "TP exchanges data in every layer; beyond a node or NVLink domain it is many times slower.",
+        "parallel: {tp: 16}   # with 8 GPUs a node",
+        "Use a TP that divides the GPUs of a node, and PP for more.",
+    ),
+    Code(
+        "P016",
+        "pipeline stage without layers",
+        "Every stage, and every chunk of an interleaved one, holds at least one layer. They need not be equal.",
+        "parallel: {pp: 64}   # of a model with 32 layers",
+        "Use fewer stages, or stage_layers that add up to the model's layers.",
+    ),
+    Code(
+        "P017",
+        "interleaving that is not possible",
+        "The interleaved schedule needs a pipeline, and micro-batches that are a multiple of PP.",
+        "parallel: {pp: 1, vp: 2}",
+        "Use vp: 1, or change pp or the micro-batch.",
+    ),
+    Code(
+        "P018",
+        "batch that cannot be dealt",
+        "An optimizer step gives every data-parallel rank the same number of whole micro-batches.",
+        "train: {global_batch: 10, micro_batch: 4}",
+        "Make global_batch a multiple of micro_batch x DP.",
+    ),
+    Code(
+        "P019",
+        "row that cannot be cut",
+        "Sequence parallelism cuts a row by TP, context parallelism by 2 x CP.",
+        "train: {seq_length: 1001}\nparallel: {tp: 8}",
+        "Use a seq_length that is a multiple.",
+    ),
+    Code(
+        "P020",
+        "context parallelism without Transformer Engine",
+        "Only Transformer Engine's attention works on a part of the row.",
+        "cluster: local-cpu\nparallel: {cp: 2}",
+        "Use cp: 1, or a cluster with GPUs.",
+    ),
+    Code(
+        "P021",
+        "experts that do not divide",
+        "EP deals whole experts to ranks of one pipeline stage.",
+        "model: mixtral-8x7b\nparallel: {ep: 3}",
+        "Use an EP that divides the experts and TP x CP x DP; 1 for a dense model.",
+    ),
+    Code(
+        "P022",
+        "row that is longer than the positions",
+        "A model with learned positions has an embedding for so many and no more.",
+        "train: {seq_length: 8192}   # of a model with 4096 learned positions",
+        "Use a shorter seq_length.",
+    ),
+    Code(
+        "P023",
+        "packed rows under context parallelism",
+        "Packed rows are computed one after another, which a part of a line cannot be.",
+        "train: {packing: true}\nparallel: {cp: 2}",
+        "Use packing: false, or cp: 1.",
+    ),
+    Code(
+        "P030",
+        "pinned layout that is predicted not to fit",
+        "The predicted peak per GPU leaves too little for fragmentation; what the spec pins is kept all the same.",
+        "model: llama3-70b\nnodes: 2\nparallel: {tp: 8, pp: 2}",
+        "Take the pins out, or give more nodes; the message names the parts of the memory.",
+    ),
+    Code(
+        "P031",
+        "nothing fits",
+        "No legal layout on these machines is predicted to fit into the GPUs' memory.",
+        "model: llama3-70b\nnodes: 1   # of one 24 GB GPU",
+        "Use what the message names: the smallest that does.",
+    ),
+    Code(
+        "P032",
+        "more nodes than a job may have",
+        "The cluster profile bounds the nodes of one job.",
+        "nodes: 64   # where the profile says nodes: 32",
+        "Use fewer nodes, or correct the profile.",
+    ),
+    Code(
+        "P033",
+        "longer than the partition allows",
+        "Slurm refuses a job above the partition's limit. A job that reaches its limit saves and continues.",
+        "time: 24h   # where the profile says time: 4h",
+        "Use the partition's limit.",
+    ),
+)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import specc
 from specc import models
 from specc import plan as plans
-from specc.diagnostics import Diagnostic
+from specc.diagnostics import Diagnostic, has_errors
 from specc.planner import hardware
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Pins
@@ -53,7 +53,7 @@ def plan(
         said += more
         if job is not None:
             jobs.append(job)
-    if any(d.severity == "error" for d in said):
+    if has_errors(said):
         return None, said
     return plans.Plan(
         format=plans.FORMAT,
