@@ -31,7 +31,7 @@ _add(
         "unknown model",
         "The name is neither in the catalog nor a folder that is there, so its sizes are not known.",
         "model: llama3-80b",
-        "Use a name or Hugging Face id of the catalog, a folder with a config.json, or `shape:` with numbers.",
+        "Use a catalog name, a Hugging Face id, a folder with a config.json, or `shape:` with numbers.",
     ),
     Code(
         "P002",
@@ -57,7 +57,7 @@ _add(
     Code(
         "P005",
         "model that is not on this machine",
-        "Compiling needs a model's sizes, not its weights; a folder of the cluster cannot be looked into here.",
+        "Compiling needs a model's sizes, and a folder of the cluster cannot be looked into here.",
         "model: /lustre/ckpt/mine",
         "Say which model it is: `{path: /lustre/ckpt/mine, name: llama3-8b}`, or give `shape:`.",
     ),
@@ -113,7 +113,7 @@ _add(
     Code(
         "P016",
         "pipeline stage without layers",
-        "Every stage, and every chunk of an interleaved one, holds at least one layer. They need not be equal.",
+        "Every stage, and every chunk of it, holds at least one layer. They need not be equal.",
         "parallel: {pp: 64}   # of a model with 32 layers",
         "Use fewer stages, or stage_layers that add up to the model's layers.",
     ),
@@ -169,7 +169,7 @@ _add(
     Code(
         "P030",
         "pinned layout that is predicted not to fit",
-        "The predicted peak per GPU leaves too little for fragmentation; what the spec pins is kept all the same.",
+        "The predicted peak leaves too little for fragmentation; what the spec pins is kept all the same.",
         "model: llama3-70b\nnodes: 2\nparallel: {tp: 8, pp: 2}",
         "Take the pins out, or give more nodes; the message names the parts of the memory.",
     ),
