@@ -8,6 +8,7 @@ in this process and tells every rank of a failure on any. Megatron's tools read 
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,10 @@ class _Shards(TorchDistLoadShardedStrategy):
         )
         by_key, paths, names = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict)
         wanted = mcore_to_pyt_state_dict(by_key, is_loading=True)
-        load_tensors(wanted, storage_reader=_Reader(checkpoint_dir), planner=planner)
+        with warnings.catch_warnings():
+            # Megatron describes objects by a class that torch calls old, once for every tensor
+            warnings.filterwarnings("ignore", "Please use DTensor", FutureWarning)
+            load_tensors(wanted, storage_reader=_Reader(checkpoint_dir), planner=planner)
         loaded: State = {key: _unwrap_pyt_sharded_tensor(value) for key, value in wanted.items()}
         state = _replace_sharded_keys_with_state_dict_keys(loaded, paths, names)
         _restore_dict_types(state, sharded_state_dict)

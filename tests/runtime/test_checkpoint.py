@@ -65,6 +65,24 @@ def test_another_layout_draws_the_same_numbers_every_time(world, run_at_tp2):
     assert [rank["draws"] for rank in first] == [rank["draws"] for rank in again]
 
 
+@pytest.mark.parametrize("distributed", [True, False], ids=["distributed", "replicated"])
+def test_each_parameter_counts_its_own_steps_after_a_load(world, tmp_path, distributed):
+    role = toys.role(distributed_optimizer=distributed)
+    world(1, saves.saved_at, role, tmp_path, [2])
+    assert world(1, counts_after_a_load, role, tmp_path) == [({2.0}, True)]
+
+
+def counts_after_a_load(role, folder):
+    """The counts of steps in the optimizer, and whether no two parameters share one."""
+    from runtime import checkpoint
+
+    engine = saves.opened(role)
+    checkpoint.load(folder, 2, engine)
+    [part] = engine.optimizer.chained_optimizers
+    counts = [state["step"] for state in part.optimizer.state.values()]
+    return {count.item() for count in counts}, len({count.data_ptr() for count in counts}) == len(counts)
+
+
 def test_saving_before_the_first_step_can_be_resumed(world, tmp_path):
     for name, distributed in (("distributed", True), ("replicated", False)):
         role = toys.role(distributed_optimizer=distributed)
