@@ -195,3 +195,30 @@ _add(
         "Use the partition's limit.",
     ),
 )
+
+
+# --- R: checkpoints, as the runtime saves and reads them -----------------------------------------------
+
+_add(
+    Code(
+        "R020",
+        "a checkpoint cannot be saved",
+        "A rank could not write its part, most often because the disk is full; the last good one is kept.",
+        "cannot save step 40 on rank 3: no space left on device",
+        "Make room or lower `train.keep_last`, then run again: it goes on from the checkpoint that is named.",
+    ),
+    Code(
+        "R021",
+        "a checkpoint cannot be read",
+        "Checksums are verified before a byte is parsed; a torn or changed file is named and not used.",
+        "checkpoint `step-40` is refused: the checksum of `__1_0.distcp` does not match",
+        "The step before is used by itself; bring the file back from a copy, or remove the step's folder.",
+    ),
+    Code(
+        "R022",
+        "a checkpoint of another model",
+        "The manifest says what shape, head and optimizer were saved; they have to be those of the plan.",
+        "checkpoint `step-40` is of another model: it has hidden 4096 instead of 2048",
+        "Use the model it was made with; any TP, PP and DP will do. Only a language head may be replaced.",
+    ),
+)
