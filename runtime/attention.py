@@ -111,12 +111,14 @@ def _visible(queries: int, keys: int, window: int, device: torch.device) -> Tens
     return seen & (columns > rows - window) if window else seen
 
 
+def remember_segments(packed: PackedSeqParams, bounds: Tensor) -> None:
+    """Note where the segments end, from bounds on the host, so that no layer has to ask the device."""
+    packed.segment_ends = [int(end) for end in bounds.tolist()[1:]]  # type: ignore[attr-defined]
+
+
 def segment_ends(packed: PackedSeqParams) -> list[int]:
-    """Where each segment of a packed row ends; read from the device once per microbatch."""
-    ends = getattr(packed, "segment_ends", None)
-    if ends is None:
-        bounds = packed.cu_seqlens_q
-        assert bounds is not None
-        ends = [int(end) for end in bounds.tolist()[1:]]
-        packed.segment_ends = ends  # type: ignore[attr-defined]
-    return ends
+    """Where each segment of a packed line ends."""
+    if not hasattr(packed, "segment_ends"):
+        assert packed.cu_seqlens_q is not None
+        remember_segments(packed, packed.cu_seqlens_q)
+    return packed.segment_ends  # type: ignore[attr-defined]

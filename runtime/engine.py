@@ -33,6 +33,7 @@ from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_para
 from torch import Tensor
 
 from runtime import context, model
+from runtime.attention import remember_segments
 from runtime.batch import Batch
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
@@ -162,7 +163,8 @@ class Engine:
         # stages tell each other the shapes only where they differ
         shapes = {batch.tokens_BT.shape for batch in microbatches}
         self.config.variable_seq_lengths = len(shapes) > 1
-        batches = [context.part(batch, cp_rank, layout.cp).to(self.parallel.device) for batch in microbatches]
+        parts = [context.part(batch, cp_rank, layout.cp) for batch in microbatches]
+        batches = [(part.to(self.parallel.device), _packed(part, self.parallel.device)) for part in parts]
         iterators = [iter(batches) for _ in self._wrapped]
         schedule = get_forward_backward_func()
         return schedule(
@@ -193,14 +195,14 @@ class Engine:
         self, iterator: Iterator[Batch], chunk: Any, loss: Loss | None, of: str
     ) -> tuple[Any, Any]:
         """Megatron's forward step: the output of a chunk, and how to make a loss of it on the last stage."""
-        batch = next(iterator)
+        batch, packed = next(iterator)
         wants_logprobs = self.role.model.head == "language" and of in ("", "logprobs")
         output = chunk(
             batch.tokens_BT,
             batch.positions_BT,
             None,
             labels=batch.labels_BT if wants_logprobs else None,
-            packed_seq_params=_packed(batch),
+            packed_seq_params=packed,
         )
         return output, partial(_summed_loss, batch=batch, loss=loss) if loss else None
 
@@ -211,7 +213,8 @@ class Engine:
             names = sorted(stored[0])
             rows = torch.stack([torch.stack([row[name] for name in names]) for row in stored])
             sums = rows.sum(0)
-            dist.all_reduce(sums, group=self.parallel.groups.dp_cp)
+            if self.parallel.groups.dp_cp.size() > 1:
+                dist.all_reduce(sums, group=self.parallel.groups.dp_cp)
             totals = dict(zip(names, sums.tolist(), strict=True))
         if self.parallel.layout.pp > 1:
             box = [totals]
@@ -295,15 +298,18 @@ def _finalize(chunks: list[Any], num_tokens: Any = None, **kwargs: Any) -> None:
     finalize_model_grads(chunks, None, **kwargs)
 
 
-def _packed(batch: Batch) -> PackedSeqParams | None:
-    """Megatron's description of a packed line; RoPE restarts in every segment."""
+def _packed(batch: Batch, device: torch.device) -> PackedSeqParams | None:
+    """Megatron's description of a packed line that is still on the host; RoPE restarts in every segment."""
     if batch.segments is None:
         return None
+    bounds = batch.segments.to(device)
     longest = int((batch.segments[1:] - batch.segments[:-1]).max())
-    return PackedSeqParams(
+    packed = PackedSeqParams(
         qkv_format="thd",
-        cu_seqlens_q=batch.segments,
-        cu_seqlens_kv=batch.segments,
+        cu_seqlens_q=bounds,
+        cu_seqlens_kv=bounds,
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
     )
+    remember_segments(packed, batch.segments)
+    return packed
