@@ -67,8 +67,16 @@ def template_of(name: str, tokenizer: Tokenizer) -> Template:
     return _compiled(source)
 
 
+def jinja_of(name: str) -> str:
+    """The jinja2 text of a template that is named, as an export writes it; empty for the tokenizer's own."""
+    if not name:
+        return ""
+    template = _compiled(name)
+    return template.as_jinja() if isinstance(template, ExtraIdTemplate) else template.source
+
+
 @lru_cache(maxsize=16)
-def _compiled(source: str) -> Template:
+def _compiled(source: str) -> ExtraIdTemplate | JinjaTemplate:
     name, _, settings = source.partition(":")
     if name == "extra_id":
         return ExtraIdTemplate(ChatTokens.read(settings))
@@ -160,6 +168,23 @@ class ExtraIdTemplate:
         return [
             (text, False) for text, _ in [*pieces, (self.tokens.turn_start, False), (name, False)] if text
         ]
+
+    def as_jinja(self) -> str:
+        """The same for `messages`, for programs that know jinja2 templates only; without labels."""
+        t = self.tokens
+        a, start, turn_end, name_end = map(
+            json.dumps, (t.system_turn_start + "System", t.turn_start, t.end_of_turn, t.end_of_name)
+        )
+        return (
+            "{% set system = messages | selectattr('role', 'equalto', 'system') | map(attribute='content') %}"
+            f"{{{{ {a} + {name_end} + (system | join('\\n')) + {turn_end} }}}}"
+            "{% for message in messages if message.role != 'system' %}"
+            f"{{{{ {start} + (message.role | capitalize) + {name_end} }}}}"
+            "{% if message.role == 'assistant' %}"
+            f"{{% generation %}}{{{{ message.content + {turn_end} }}}}{{% endgeneration %}}"
+            f"{{% else %}}{{{{ message.content + {turn_end} }}}}{{% endif %}}{{% endfor %}}"
+            f"{{% if add_generation_prompt %}}{{{{ {start} + 'Assistant' + {name_end} }}}}{{% endif %}}"
+        )
 
     def _header(self, talk: Conversation) -> Pieces:
         t = self.tokens

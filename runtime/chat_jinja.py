@@ -38,6 +38,7 @@ class JinjaTemplate:
     """One compiled template. `today` is what `strftime_now` formats; else SOURCE_DATE_EPOCH, else now."""
 
     def __init__(self, source: str, today: datetime | None = None) -> None:
+        self.source = source
         self.today = today or _today()
         environment = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]

@@ -175,6 +175,9 @@ class ByteTokenizer(Tokenizer):
             at += len(part)
         return self.encode(text), offsets
 
+    def encode_pieces(self, pieces: Sequence[str]) -> list[list[int]]:
+        return [self.encode(piece) for piece in pieces]  # bytes never merge
+
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         out = bytearray()
         for token in ids:

@@ -60,7 +60,7 @@ def special_ids(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
 COMPARED = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "vocab_size", "hidden_act", "rms_norm_eps", "rope_theta", "rope_scaling", "tie_word_embeddings",
-    "sliding_window", "num_experts_per_tok", "norm_topk_prob",
+    "sliding_window", "max_window_layers", "num_experts_per_tok", "norm_topk_prob",
 )  # fmt: skip
 """Keys that change what the model computes and that the sizes of tensors do not give away."""
 
@@ -74,7 +74,7 @@ def differences(shape: Shape, found: dict[str, Any]) -> list[str]:
     theirs = _plain(found)
     wrong = []
     for key in COMPARED:
-        if key not in planned:
+        if key not in planned or (key == "max_window_layers" and not shape.sliding_window):
             continue
         absent = _ABSENT.get(key, planned[key])
         there = theirs.get(key, absent)

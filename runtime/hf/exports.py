@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runtime import tokenizer
+from runtime import chat, tokenizer
 from runtime.agreement import rank, together, told
 from runtime.hf.config import config_of, generation_config_of
 from runtime.hf.table import Layout, within
@@ -268,8 +268,8 @@ def _write_companions(scratch: Path, role: Role, dtype: str) -> None:
         shutil.copyfile(given, scratch / given.name)
     else:
         _write_json(scratch / "generation_config.json", generation_config_of(words, role.model.shape.vocab))
-    if "{" in role.model.chat_template and not role.model.chat_template.startswith("extra_id"):
-        (scratch / "chat_template.jinja").write_text(role.model.chat_template, encoding="utf-8")
+    if template := chat.jinja_of(role.model.chat_template):
+        (scratch / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _write_json(file: Path, data: Mapping[str, Any]) -> None:

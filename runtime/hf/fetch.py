@@ -21,7 +21,7 @@ from typing import Any
 
 from runtime.problem import Problem
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json")
 TOKENIZER = (
     "tokenizer*",
     "*.model",

@@ -172,7 +172,7 @@ def _no_weights(folder: Path) -> Problem:
     for pattern, kind, way in FOREIGN:
         if any(folder.glob(pattern)):
             return Problem("R031", f"`{folder}` holds a {kind}, which is not read; {way}")
-    return Problem("R030", f"`{folder}` holds no .safetensors file; give the folder of a model", outside=True)
+    return Problem("R030", f"`{folder}` holds no .safetensors file; give a model in that form", outside=True)
 
 
 def _words(error: BaseException) -> str:

@@ -157,6 +157,21 @@ def test_the_prompt_ends_where_the_model_speaks():
     )
 
 
+@pytest.mark.parametrize("marks", ["", ':{"turn_start": "\\u0011", "end_of_turn": "\\n\\n"}'])
+def test_as_jinja_it_is_the_same_text(marks):
+    template = f"extra_id{marks}"
+    row = messages("a", "b\n'{{", "c", system="Be good.")
+    jinja = chat.jinja_of(template)
+    assert chat.prompt(BYTES, row, jinja) == chat.prompt(BYTES, row, template)
+    assert (
+        shown(messages("a", "b"), jinja)
+        == shown(messages("a", "b"), template).rpartition(
+            chat.template_of(template, BYTES).tokens.turn_start
+        )[0]
+        + "»"
+    )
+
+
 # --- the same with real tokenizers -----------------------------------------------------------------
 
 

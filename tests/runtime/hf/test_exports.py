@@ -1,5 +1,6 @@
 """Weights out again: what came in byte for byte, and a folder that transformers opens."""
 
+import dataclasses
 import json
 
 import families
@@ -112,6 +113,20 @@ def test_a_small_model_is_one_file_and_the_tokenizer_lies_beside_it(world, tmp_p
     ]
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert theirs("né").input_ids == list("né".encode())
+
+
+def test_the_chat_template_goes_along_as_jinja(world, tmp_path):
+    from transformers import AutoTokenizer
+
+    source = families.saved(tmp_path / "model", "llama")
+    role = families.role(source)
+    role = dataclasses.replace(role, model=dataclasses.replace(role.model, chat_template="extra_id"))
+    world(1, there_and_back, role, str(source), str(tmp_path / "hf"))
+    asked = [{"role": "user", "content": "2+2?"}]
+    text = AutoTokenizer.from_pretrained(tmp_path / "hf").apply_chat_template(
+        asked, tokenize=False, add_generation_prompt=True
+    )
+    assert text == "<extra_id_0>System\n\n<extra_id_1>User\n2+2?\n<extra_id_1>Assistant\n"
 
 
 def test_an_export_takes_the_place_of_an_older_one(world, tmp_path):

@@ -151,7 +151,7 @@ def test_a_nemo_archive_is_refused_even_when_absent(says):
 
 
 def test_an_empty_folder_is_refused(says, tmp_path):
-    assert says(tmp_path) == f"R030: `{tmp_path}` holds no .safetensors file; give the folder of a model"
+    assert says(tmp_path) == f"R030: `{tmp_path}` holds no .safetensors file; give a model in that form"
 
 
 def test_a_path_that_is_not_there(says, tmp_path):
