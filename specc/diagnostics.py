@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from specc.source import Source
+from typing import Any, Literal, Protocol
 
 Severity = Literal["error", "warning", "note"]
 
@@ -42,6 +39,17 @@ class Span:
     end_line: int
     end_column: int
     origin: Origin | None = None  # None: the spec itself
+
+
+class Source(Protocol):
+    """What is asked of a spec's text here; `specc.source` makes them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def spans(self) -> Mapping[str, tuple[Span, Span]]: ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Only the algorithms that a spec names are imported. What comes in is a `Source`;
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Experiment:
     stages: dict[str, Any]  # by name, each the `Spec` of its algorithm
     single: bool
     overrides: tuple[str, ...] = ()
+    spec: dict[str, Any] = field(default_factory=dict, compare=False)  # resolved, as plain data
 
     def path(self, stage: str, inner: str) -> str:
         """Where the spec says a value of a stage: `train.lr`, or `stages.NAME.train.lr`."""
@@ -71,7 +72,8 @@ def check(source: Source) -> tuple[Experiment | None, list[Diagnostic]]:
     said = reading.in_order([*map(_named_by_file(source), said), *more], source)
     if read is None or said:
         return None, said
-    return Experiment(read.name, read.seed, read.cluster, stages, single, source.overrides), said
+    experiment = Experiment(read.name, read.seed, read.cluster, stages, single, source.overrides)
+    return replace(experiment, spec=resolved(experiment)), said
 
 
 def _named_by_file(source: Source) -> Any:

@@ -7,16 +7,15 @@ in an order in which they can run; each says which artifacts of other stages it 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from specc.diagnostics import Diagnostic
+from specc.spec.reading import listed, nearest
 from specc.spec.section import maths_fields
 from specc.spec.stage import TrainingSpec
-
-if TYPE_CHECKING:
-    from specc.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -146,24 +145,37 @@ def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Map
 # --- from an experiment to a graph -----------------------------------------------------------------------
 
 
+class Experiment(Protocol):
+    """What is asked of an experiment here; `specc.experiment` makes them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def stages(self) -> Mapping[str, Any]: ...
+    @property
+    def spec(self) -> dict[str, Any]: ...
+    @property
+    def overrides(self) -> tuple[str, ...]: ...
+    def path(self, stage: str, inner: str) -> str: ...
+
+
 def lower(experiment: Experiment) -> tuple[Graph, list[Diagnostic]]:
     """Every stage of the experiment, in an order in which they can run; unknown references and cycles."""
-    from specc import algorithms
-
     stages: dict[str, Stage] = {}
     for name, spec in experiment.stages.items():
-        prefix = experiment.path(name, "")
-        for stage in algorithms.load(spec.algorithm).lower(spec, name):
-            stages[stage.name] = _placed(stage, prefix, experiment.seed)
+        algorithm = sys.modules[type(spec).__module__]  # the file that holds a `Spec` holds its `lower`
+        for stage in algorithm.lower(spec, name):
+            stages[stage.name] = _placed(stage, experiment.path(name, ""), experiment.seed)
     said = [d for stage in stages.values() for d in _unknown_references(stage, stages)]
     ordered, cycle = _ordered(stages)
     if cycle:
         said.append(_cycle(cycle, stages))
     ordered = _exporting(ordered)
-    from specc.experiment import resolved
 
     return Graph(
-        experiment.name, experiment.seed, tuple(ordered), resolved(experiment), experiment.overrides
+        experiment.name, experiment.seed, tuple(ordered), experiment.spec, experiment.overrides
     ), said
 
 
@@ -183,8 +195,6 @@ def _needs(stage: Stage) -> list[Artifact]:
 
 
 def _unknown_references(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagnostic]:
-    from specc.spec.reading import listed, nearest
-
     said = []
     for artifact in _needs(stage):
         if artifact.stage in stages:

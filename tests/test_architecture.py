@@ -13,10 +13,12 @@ HEAVY = ("torch", "megatron", "numpy", "datasets", "transformers", "pyarrow", "s
 LAYERS = (
     ("plan", "codes", "shipped"),
     ("diagnostics",),
+    ("compose",),
     ("source",),
     ("spec",),
     ("models", "graph"),
     ("algorithms",),
+    ("schema",),
     ("experiment",),
     ("inputs",),
     ("planner",),
