@@ -192,7 +192,7 @@ class Engine:
             )
 
     def _forward_step(
-        self, iterator: Iterator[Batch], chunk: Any, loss: Loss | None, of: str
+        self, iterator: Iterator[tuple[Batch, Any]], chunk: Any, loss: Loss | None, of: str
     ) -> tuple[Any, Any]:
         """Megatron's forward step: the output of a chunk, and how to make a loss of it on the last stage."""
         batch, packed = next(iterator)
