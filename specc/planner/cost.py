@@ -3,7 +3,7 @@
     micro-batch  = layers of the fullest stage x (matrix products + attention + exposed TP and EP) + logits
     step         = micro-batch x (m + (p - 1) / v) + pipeline sends + exposed gradient reduction + optimizer
 Efficiencies are the catalog's; rows are taken as full (`seq_length` tokens), so padded or short rows
-run faster than stated. A CPU is not predicted: its seconds are 0 and only rank layouts.
+run faster than stated. A CPU is not predicted: there a number of the same name only ranks layouts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from __future__ import annotations
 from specc.plan import Layout
 from specc.planner.hardware import Gpu
 from specc.planner.memory import Workload, expert_shard_group, shard_group
-from specc.planner.shapes import active_layer_parameters, padded_vocab, stage_layers, stage_parameters
+from specc.planner.shapes import (
+    active_layer_parameters,
+    padded_vocab,
+    stage_layers,
+    stage_parameters,
+    training_flops_per_token,
+)
 
 TP_EXPOSED = {"te": 0.5, "local": 1.0}
 """Share of tensor-parallel traffic that computation does not hide."""
@@ -25,7 +31,9 @@ LAUNCH = 60e-6
 SMALL = 256
 """Tokens of a micro-batch at which matrix products reach half of their efficiency."""
 
-NOMINAL_CPU = 0.05  # TFLOP/s; ranks layouts on a CPU, never shown
+CPU_FLOPS, CPU_CUT, CPU_TOKENS = 5e10, 0.1, 4096
+"""What ranks layouts on a CPU and is never shown: FLOP/s of a process, the cost of each cut, and the
+tokens of a micro-batch above which a larger one only takes memory."""
 
 
 def step_seconds(
@@ -35,11 +43,11 @@ def step_seconds(
     shape, t = work.shape, layout.tp
     tokens = work.seq_length * micro_batch / layout.cp
     micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
-    peak = (
-        (gpu.bf16_tflops or NOMINAL_CPU) * 1e12 / (8 if work.precision == "fp32" and gpu.bf16_tflops else 1)
-    )
-    gemm = peak * (gpu.gemm_efficiency or 0.5) * tokens / (tokens + SMALL)
-    attention = peak * (gpu.attention_efficiency or 0.5)
+    if gpu.name == "cpu":
+        return _rank_on_cpu(work, layout, tokens, micro_batches, recompute)
+    peak = gpu.bf16_tflops * 1e12 / (8 if work.precision == "fp32" else 1)
+    gemm = peak * gpu.gemm_efficiency * tokens / (tokens + SMALL)
+    attention = peak * gpu.attention_efficiency
 
     window = min(work.seq_length, shape.sliding_window or work.seq_length)
     products = 2 * tokens * active_layer_parameters(shape) / gemm
@@ -65,6 +73,15 @@ def step_seconds(
         sent = 2 * layout.vp * tokens * shape.hidden * work.element_bytes / t
         seconds += micro_batches * sent / (LINK_ACHIEVED * max(across, 1) * 1e9)
     return seconds + (_optimizer(work, layout, gpu, node) if work.trains else 0.0)
+
+
+def _rank_on_cpu(work: Workload, layout: Layout, tokens: float, micro_batches: int, recompute: str) -> float:
+    """A number that orders layouts on a CPU: whole copies of the model before parts of it."""
+    flops = training_flops_per_token(work.shape, work.seq_length) * work.seq_length * work.global_batch
+    cuts = layout.tp * layout.pp * layout.cp * layout.ep - 1
+    again = 4 / 3 if recompute == "full" else 1.0
+    seconds = flops / (CPU_FLOPS * layout.world_size) * (1 + CPU_CUT * cuts) * again
+    return seconds + micro_batches * LAUNCH + 1e-6 * max(0.0, tokens - CPU_TOKENS)
 
 
 def _link(gpu: Gpu, span: int) -> float:

@@ -186,15 +186,13 @@ def _smallest(request: Request, card: Gpu, gpus: int) -> str:
     own = layouts.fewest_nodes(request.work, card, gpus, request.pins)
     if own is not None and own.best is not None:
         ways.append(_nodes(own.best.case.nodes, gpus, card))
-    for name in BIGGER:
-        if len(ways) > (own is not None) or name == card.name:
-            break
-        other = gpu(name)
-        if other is None or other.usable_gib < 1.2 * card.usable_gib:
+    for other in filter(None, map(gpu, BIGGER)):
+        if other.usable_gib < 1.2 * card.usable_gib:
             continue
         found = layouts.fewest_nodes(request.work, other, other.gpus_per_node, Pins())
         if found is not None and found.best is not None:
             ways.append(_nodes(found.best.case.nodes, other.gpus_per_node, other))
+            break
     if not ways:
         return "use a shorter seq_length, a smaller model, or larger GPUs"
     return f"it needs at least {' or '.join(ways)}"
