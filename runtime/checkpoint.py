@@ -320,7 +320,8 @@ def _refuse_another_model(described: Manifest, role: Role, name: str, *, but_hea
 def _refuse_another_optimizer(described: Manifest, engine: Engine, name: str) -> None:
     own = optimizer_state.kind(engine.optimizer)
     if own not in ("none", described.optimizer):
-        message = f"checkpoint `{name}` holds a {described.optimizer} optimizer, but the plan has a {own} one"
+        held = "no" if described.optimizer == "none" else f"a {described.optimizer}"
+        message = f"checkpoint `{name}` holds {held} optimizer, but the plan has a {own} one"
         raise Problem(OTHER_MODEL, f"{message}; set `distributed_optimizer` as it was")
 
 

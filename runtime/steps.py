@@ -49,8 +49,10 @@ def publish(saving: Path, folder: Path, described: Manifest) -> Path:
     All files have to be on the disk already. One of the same step from before is replaced.
     """
     found = {str(path.relative_to(saving)) for path in saving.rglob("*") if path.is_file()}
-    if strangers := sorted(found ^ set(described.files)):
-        raise OSError(0, "a file appeared or vanished while the others were written", strangers[0])
+    if lost := sorted(set(described.files) - found):
+        raise OSError(0, "a file that was written is not there; do all machines share the folder?", lost[0])
+    if strangers := sorted(found - set(described.files)):
+        raise OSError(0, "somebody else wrote into the folder", strangers[0])
     manifest.write(saving, described)
     manifest.sync_folder(saving)
     target = folder / name_of(described.step)

@@ -103,6 +103,16 @@ def test_experts_come_back_under_another_layout(world, tmp_path):
     )
 
 
+def test_an_interleaved_pipeline_that_shares_its_embedding_comes_back_as_tensor_parallel(world, tmp_path):
+    shape = toys.shape(tied=True)
+    saved = toys.role(Layout(pp=2, vp=2), shape, distributed_optimizer=True)
+    before = world(2, saves.trained_and_saved, saved, tmp_path)[0]
+    after = world(2, saves.resumed, toys.role(Layout(tp=2), shape, distributed_optimizer=True), tmp_path)[0]
+    assert [loss for loss, _ in after["series"]] == pytest.approx(
+        [loss for loss, _ in before["series"]], rel=1e-5
+    )
+
+
 def test_the_manifest_says_what_the_checkpoint_is(run_at_tp2):
     folder, _ = run_at_tp2
     described = json.loads((folder / "step-3" / "MANIFEST.json").read_text())

@@ -55,8 +55,16 @@ def test_what_killed_saves_and_prunes_left_is_removed(tmp_path):
 def test_a_file_that_nobody_recorded_is_not_published(tmp_path):
     saving = steps.begin(tmp_path, 1)
     (saving / "stranger").write_bytes(b"")
-    with pytest.raises(OSError, match="appeared or vanished"):
+    with pytest.raises(OSError, match="somebody else wrote"):
         steps.publish(saving, tmp_path, Manifest(step=1))
+
+
+def test_a_file_that_only_another_machine_sees_is_not_published(tmp_path):
+    saving = steps.begin(tmp_path, 1)
+    described = Manifest(step=1, files={"__8_0.distcp": manifest.FileRecord(3, "00")})
+    with pytest.raises(OSError, match=r"do all machines share the folder\?"):
+        steps.publish(saving, tmp_path, described)
+    assert steps.steps_in(tmp_path) == []
 
 
 def test_other_names_are_not_steps(tmp_path):
