@@ -46,4 +46,4 @@ bench-compile: .venv/.ready
 
 ## make campaign-kill  20 kills at random moments; every series has to come out as the unkilled run's
 campaign-kill: .venv/.ready
-	$(BIN)/python tests/campaign_kill.py 20
+	$(BIN)/python tests/campaign_kill.py --runs 20
