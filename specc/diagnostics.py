@@ -111,7 +111,8 @@ def span_of(diagnostic: Diagnostic, source: Source | None) -> Span | None:
             key, value = source.spans[path]
             return value if value.line == value.end_line else key
         path = parent(path)
-    return None
+    first = next((known for known in ("algorithm", "stages", "name") if known in source.spans), None)
+    return source.spans[first][0] if diagnostic.path and first else None
 
 
 def parent(path: str) -> str:

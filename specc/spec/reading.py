@@ -78,7 +78,7 @@ def _said(kind: type[Section], mistake: Any, source: Source, path: str, also: Se
         return _unknown_key(kind, loc, source, path, where, also)
     if mistake["type"] == "missing":
         return _missing(kind, loc, source, where)
-    return _bad_value(mistake, where)
+    return _bad_value(kind, loc, mistake, where)
 
 
 # --- keys --------------------------------------------------------------------------------------------
@@ -158,24 +158,47 @@ def section_at(kind: type[Section], loc: Sequence[Any]) -> type[Section] | None:
 
 
 def _missing(kind: type[Section], loc: tuple[Any, ...], source: Source, where: str) -> Diagnostic:
-    key, holder = str(loc[-1]), section_at(kind, loc[:-1])
-    sentence = sections.docs(holder).get(key, "") if holder else ""
-    at = parent(where)
-    shown = f"`{at}` has no `{key}`" if at else f"the spec has no `{key}`"
-    help = f"add `{key}:`" + (f", {_lower(sentence)}" if sentence else "")
-    return Diagnostic("T005", "error", shown, where, f"needs `{key}`", help)
+    key, at = str(loc[-1]), parent(where)
+    message = f"`{at}` has no `{key}`" if at else f"the spec has no `{key}`"
+    sentence = _sentence(kind, loc)
+    help = f"add `{key}:`" + (f", {sentence}" if sentence else "")
+    span = _anchor(at, source)
+    return Diagnostic("T005", "error", message, where, f"needs `{key}`", help, span)
+
+
+def _anchor(path: str, source: Source) -> Span | None:
+    """Where to point for something that is not there: the section at `path`, or the spec's first words."""
+    for known in (path, "algorithm", "stages", "name", *source.spans):
+        if known in source.spans and known:
+            key, value = source.spans[known]
+            return value if value.line == value.end_line and known == path else key
+    return None
+
+
+def _sentence(kind: type[Section], loc: Sequence[Any]) -> str:
+    """What the docs say of the field at a location, as it goes on after a comma; or ''."""
+    names = [part for part in loc if not isinstance(part, int)]
+    while names:
+        holder = section_at(kind, names[:-1])
+        if holder and names[-1] in sections.keys(holder):
+            return _lower(sections.docs(holder).get(str(names[-1]), ""))
+        names.pop()
+    return ""
 
 
 def _lower(sentence: str) -> str:
     """A sentence as it goes on after a comma: first part only, no capital, no full stop."""
     first = re.split(r"(?<=[a-z0-9`)])[.;:] ", sentence)[0].rstrip(".")
+    word = first.split(" ", 1)[0]
+    if word[1:] != word[1:].lower() or word in ("Adam's", "Slurm's", "Transformer"):
+        return first
     return first[:1].lower() + first[1:]
 
 
 # --- values ------------------------------------------------------------------------------------------
 
 
-def _bad_value(mistake: Any, where: str) -> Diagnostic:
+def _bad_value(holder: type[Section], loc: tuple[Any, ...], mistake: Any, where: str) -> Diagnostic:
     kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx") or {}
     if kind == "conflict":
         path = join(where, context["key"]) if context["key"] else where
@@ -197,6 +220,8 @@ def _bad_value(mistake: Any, where: str) -> Diagnostic:
     else:
         code, expected = "T002", NOUNS.get(kind) or _lower(str(mistake["msg"]))
         help = _way_out(kind, given)
+    if not help and (sentence := _sentence(holder, loc)):
+        help = f"`{[part for part in loc if isinstance(part, str)][-1]}`: {sentence}"
     message = f"`{where}` is {shown(given)}, but must be {expected}"
     return Diagnostic(code, "error", message, where, f"expected {expected}", help)
 

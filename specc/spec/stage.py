@@ -37,7 +37,7 @@ class TrainingSpec(Section):
     """Number format of weights and activations; the optimizer keeps fp32 in any case."""
 
     time: Time | None = placement(None)
-    """Time limit of one job, e.g. 4h; at the limit it saves and continues. Left out, the profile's."""
+    """Time limit of one job, such as 4h; at the limit it saves and continues. Left out, the profile's."""
 
     env: Environment = placement({})
     """Environment variables of the job; they win over the cluster profile's."""
