@@ -23,6 +23,259 @@ def _add(*codes: Code) -> None:
     CODES.update({code.code: code for code in codes})
 
 
+# --- S: the text -----------------------------------------------------------------------------------------
+
+_add(
+    Code(
+        "S001",
+        "text that is not UTF-8",
+        "A spec is text in UTF-8 without control characters; other bytes would reach scripts and logs.",
+        "name: caf\\xe9   # saved as Latin-1",
+        "Save the file as UTF-8; remove the character that is named.",
+    ),
+    Code(
+        "S002",
+        "text that is not YAML",
+        "The line cannot be read: a quote or bracket is open, a `:` stands where none can, an indentation is off.",
+        "data: {train: rows.jsonl\ntrain: {lr: 1e-5}",
+        "Look at the place that is shown; put a value that contains `: ` or begins with `@` in quotes.",
+    ),
+    Code(
+        "S003",
+        "key given twice",
+        "YAML readers take the last one without a word, so half of what you wrote would count for nothing.",
+        "train: {lr: 1e-5, lr: 1e-6}",
+        "Keep one of them.",
+    ),
+    Code(
+        "S004",
+        "tab as indentation",
+        "YAML knows spaces only, since a tab has no agreed width.",
+        "train:\n\tlr: 1e-5",
+        "Indent with spaces; two per level is usual.",
+    ),
+    Code(
+        "S005",
+        "text that is too large",
+        "A few lines of aliases can stand for billions of values, so size, depth and expansion are bounded.",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]   # and so on",
+        "Put data into a file of its own and name its path; write repeated values out.",
+    ),
+    Code(
+        "S006",
+        "text that is not one spec",
+        "A spec is one YAML document of keys with values.",
+        "algorithm:sft   # no space after the colon: plain text",
+        "Write `key: value` lines, one document per file; `specc init NAME` copies a spec to start from.",
+    ),
+    Code(
+        "S007",
+        "key that is not text",
+        "Keys of a spec are names; a bare number or `true` is a value of another type in YAML.",
+        "env: {1: a}",
+        'Put the key in quotes: "1".',
+    ),
+    Code(
+        "S008",
+        "tag in a spec",
+        "YAML tags such as `!!python/object` ask the reader to build something; a spec is plain data.",
+        "train: !!map {lr: 1e-5}",
+        "Remove the tag.",
+    ),
+    Code(
+        "S009",
+        "alias or merge that leads nowhere",
+        "`*name` repeats the value marked `&name` above it, and `<<: *name` merges the keys of such a section.",
+        "validation: *rows   # and no `&rows` above",
+        "Define the anchor first, or write the value out.",
+    ),
+    Code(
+        "S010",
+        "--set that cannot be applied",
+        "`--set path=value` puts a value where the path leads, and is then checked like the file.",
+        "specc check spec.yaml --set train.lr:1e-5",
+        "Write keys with dots between them, `=`, and the value as YAML.",
+    ),
+    Code(
+        "S011",
+        "number that is too large",
+        "The number is beyond what a computer's floating point holds.",
+        "train: {lr: 1e999}",
+        "Write a smaller one.",
+    ),
+)
+
+# --- T: keys and values ------------------------------------------------------------------------------------
+
+_add(
+    Code(
+        "T001",
+        "unknown key",
+        "A key that nothing reads is a setting that has no effect; most often it is misspelt.",
+        "train: {learning_rat: 1e-5}",
+        "Use the key that is suggested; `specc schema` lists all of them for your editor.",
+    ),
+    Code(
+        "T002",
+        "value of the wrong type",
+        "The key takes a value of another kind. In YAML 1.2 `yes` and `4:00` are text, `1e-6` is a number.",
+        "train: {lr: fast}",
+        "Write what is expected; quotes make text of anything, and no quotes a number of digits.",
+    ),
+    Code(
+        "T003",
+        "value that is not among the choices",
+        "The key takes one of a few words.",
+        "train: {schedule: cosin}",
+        "Use one of the words that are listed.",
+    ),
+    Code(
+        "T004",
+        "value out of range",
+        "The value is of the right kind but cannot mean anything, such as a negative batch.",
+        "train: {global_batch: 0}",
+        "Use a value within the bounds that are named.",
+    ),
+    Code(
+        "T005",
+        "missing key",
+        "Nearly everything has a default; a name, an algorithm, a model and data have not.",
+        "name: mine\nalgorithm: sft\nmodel: llama3-8b   # and no data",
+        "Add the key.",
+    ),
+    Code(
+        "T006",
+        "name that cannot be used",
+        "Names become folders, job names and parts of paths, so they keep to letters that are safe in all of them.",
+        "name: My Run!",
+        "Use small letters, digits, `.`, `_` and `-`; no dots in a stage's name.",
+    ),
+    Code(
+        "T007",
+        "time or size without its unit",
+        "A bare number could be seconds or hours, and `4:00` minutes or hours.",
+        "time: 90",
+        "Write 4h, 90m, 04:00:00 or 1-00:00:00; 80GB or 80GiB.",
+    ),
+    Code(
+        "T008",
+        "unknown algorithm",
+        "Algorithms are the files of specc/algorithms; there is none of this name.",
+        "algorithm: stf",
+        "Use one of those that are listed.",
+    ),
+    Code(
+        "T009",
+        "values that do not go together",
+        "Each value is fine by itself, but not beside the other one that is named.",
+        "train: {lr: 1e-6, min_lr: 1e-5}",
+        "Change one of them.",
+    ),
+    Code(
+        "T010",
+        "no such cluster profile",
+        "Profiles are searched beside the spec, at its git root, in $XDG_CONFIG_HOME/specc and among those that ship.",
+        "cluster: mycluster   # and no clusters/mycluster.yaml",
+        "Write the profile, starting from a shipped one: `specc init NAME` copies one along.",
+    ),
+    Code(
+        "T011",
+        "no cluster named",
+        "Whether something fits depends on the machine, so the built-in example-h100 was taken.",
+        "name: mine\nalgorithm: sft   # and no cluster",
+        "Add `cluster: NAME`, or give --cluster.",
+    ),
+    Code(
+        "T012",
+        "text of the wrong form",
+        "The text goes into a script or a path, which only takes this form.",
+        'container: {mounts: ["/data"]}',
+        "Write it in the form that is named.",
+    ),
+)
+
+# --- G: stages and what they need ------------------------------------------------------------------------------
+
+_add(
+    Code(
+        "G001",
+        "unknown stage",
+        "`from:` names a stage of the same spec whose checkpoint is taken.",
+        "model: {from: shat}   # and a stage named chat",
+        "Use the name of a stage, or {run: FOLDER, stage: NAME} for a stage of another run.",
+    ),
+    Code(
+        "G002",
+        "stages in a circle",
+        "Each of these stages waits for another one of them, so none can begin.",
+        "a: {model: {from: b}}\nb: {model: {from: a}}",
+        "Let one of them start from a model that is there already.",
+    ),
+    Code(
+        "G010",
+        "file that is not on this machine",
+        "It may be on the cluster, so compiling only warns; a run on this machine needs it here.",
+        "data: {train: /shared/data/train.jsonl}",
+        "Check the path; relative ones start from the spec's folder.",
+    ),
+    Code(
+        "G011",
+        "data without rows",
+        "The file or folder is there, but there is nothing in it to learn from.",
+        "data: {train: empty.jsonl}",
+        "Check that it was written to its end, and that the path is the one you mean.",
+    ),
+    Code(
+        "G012",
+        "data that cannot be read",
+        "The file cannot be opened, is not UTF-8, or is not what its ending says.",
+        "data: {train: latin1.jsonl}",
+        "Convert it at the line and byte that are named.",
+    ),
+    Code(
+        "G013",
+        "row that is not a JSON object",
+        "JSONL is one JSON object per line.",
+        '[{"input": "1+1", "output": "2"}]   # a JSON array in one line',
+        "Write one object per line, for example with jq -c '.[]'.",
+    ),
+    Code(
+        "G014",
+        "row without its fields",
+        "The templates name fields that this row does not have, or it is no conversation.",
+        'response: "{answr}"   # rows hold question and answer',
+        "Name the fields that the rows have.",
+    ),
+    Code(
+        "G015",
+        "file of an unknown format",
+        "The ending says how a file is read.",
+        "data: {train: rows.csv}",
+        "Convert it to .jsonl or .parquet.",
+    ),
+    Code(
+        "G016",
+        "unknown generated data",
+        "`builtin:` names data that ships as code.",
+        "data: {train: builtin:arithmetics}",
+        "Use builtin:arithmetic.",
+    ),
+    Code(
+        "G020",
+        "model folder without weights",
+        "Weights are read from .safetensors files only: they can be read in parts, and nothing in them can run.",
+        "model: ckpt/llama   # only pytorch_model.bin",
+        "Convert them with transformers' save_pretrained, or use weights: random.",
+    ),
+    Code(
+        "G021",
+        "unusable tokenizer",
+        "A tokenizer is builtin:bytes, a tokenizer.json, a SentencePiece .model, or a folder that holds one.",
+        "model: {name: llama3-8b, tokenizer: empty-folder}",
+        "Give the file or folder that holds it.",
+    ),
+)
+
 # --- P: models and the plan ----------------------------------------------------------------------------
 
 _add(
@@ -279,7 +532,7 @@ _add(
     Code(
         "R008",
         "another experiment in the folder",
-        "A stage's folder belongs to one set of settings and inputs; going on with others would mix two runs.",
+        "A stage's folder belongs to one set of settings and inputs; others would mix two runs.",
         "`runs/x/sft` holds another experiment: `train.lr` changed",
         "Use another --dir, or `--fresh STAGE` to begin that stage again.",
     ),

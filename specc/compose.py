@@ -93,7 +93,10 @@ class Composer:
             return node
         if node is None or (node.kind == "scalar" and node.value is None):
             self._say(
-                "S006", "the spec is empty", help="start from a shipped one: specc ls, then specc init NAME"
+                "S006",
+                "the spec is empty",
+                Span(1, 1, 1, 2),
+                help="start from a shipped one: specc ls, then specc init NAME",
             )
         elif node.kind != "map":
             what = "a list" if node.kind == "list" else "plain text"
@@ -171,7 +174,12 @@ class Composer:
             and value in (float("inf"), float("-inf"))
             and event.value not in _SPECIAL
         ):
-            self._say("S011", f"the number `{_short(event.value)}` is too large", span)
+            self._say(
+                "S011",
+                f"the number `{_short(event.value)}` is too large",
+                span,
+                help="a number is at most 1.8e308",
+            )
         return Node("scalar", span, value)
 
     def _list(self, start: Any, depth: int) -> Node:

@@ -42,7 +42,7 @@ def read(path: str | Path) -> tuple[Source, list[Diagnostic]]:
     if len(raw) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES >> 20} MiB"
         help = "a spec is a page of text; put data into a file of its own and name its path"
-        return Source(name, ""), [Diagnostic("S005", "error", message, help=help)]
+        return Source(name, ""), [Diagnostic("S005", "error", message, help=help, span=Span(1, 1, 1, 2))]
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         text = raw.decode("utf-8")
@@ -74,19 +74,16 @@ def parse(text: str, name: str) -> tuple[Source, list[Diagnostic]]:
     return Source(name, text, data if isinstance(data, dict) else {}, spans), composer.diagnostics
 
 
-def parse_other(text: str, name: str) -> tuple[Source, list[Diagnostic]]:
-    """Like `parse`, for a text that is not the spec: its spans say where they lie."""
-    source, said = parse(text, name)
+def elsewhere(source: Source, said: Sequence[Diagnostic], name: str) -> tuple[Source, list[Diagnostic]]:
+    """A text that is not the spec, under another name, and what was said of it: its spans say where they lie."""
     origin = Origin(name, source.text)
-    spans = {
-        path: (replace(k, origin=origin), replace(v, origin=origin)) for path, (k, v) in source.spans.items()
-    }
-    located = [replace(d, span=replace(d.span, origin=origin) if d.span else _start(origin)) for d in said]
-    return replace(source, spans=spans), located
 
+    def moved(span: Span) -> Span:
+        return replace(span, origin=origin)
 
-def _start(origin: Origin) -> Span:
-    return Span(1, 1, 1, 2, origin)
+    spans = {path: (moved(key), moved(value)) for path, (key, value) in source.spans.items()}
+    located = [replace(d, span=moved(d.span or Span(1, 1, 1, 2))) for d in said]
+    return replace(source, name=name, spans=spans), located
 
 
 def _value(node: Node, path: str, spans: Spans, key: Span | None = None) -> Any:

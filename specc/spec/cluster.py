@@ -192,11 +192,7 @@ def find_profile(
     except OSError as error:
         message = f"the cluster profile `{name}` cannot be read: {(error.strerror or str(error)).lower()}"
         return None, name, [*said, Diagnostic("T010", "error", message, path)]
-    if not more:
-        # its spans lie in the profile, not in the spec
-        read, more = source.parse_other(read.text, str(file))
-    else:
-        _, more = source.parse_other(read.text, str(file)) if read.text else (read, more)
+    read, more = source.elsewhere(read, more, _shown(file, folder))
     if more:
         return None, file.stem, [*said, *more]
     profile, more = reading.read(Profile, read.data, read)
@@ -210,14 +206,25 @@ def _at_profile(diagnostic: Diagnostic, read: source.Source) -> Diagnostic:
 
     from specc.diagnostics import Origin, Span, span_of
 
-    span = span_of(diagnostic, read) or Span(1, 1, 1, 2, Origin(read.name, read.text))
+    first = next((key for path, (key, _) in read.spans.items() if path), None)
+    span = span_of(diagnostic, read) or first or Span(1, 1, 1, 2, Origin(read.name, read.text))
     return replace(diagnostic, span=span)
+
+
+def _shown(file: Path, folder: Path) -> str:
+    """The file as diagnostics name it: from the spec's folder where it lies below that."""
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 
 
 def _none_named() -> Diagnostic:
     message = f"the spec names no cluster, so it is planned for the built-in `{DEFAULT}`"
     return Diagnostic(
-        "T011", "warning", message, help="add `cluster: NAME`, for a profile in clusters/NAME.yaml"
+        "T011",
+        "warning",
+        message,
+        "cluster",
+        "no `cluster` here",
+        help="add `cluster: NAME`, for a profile in clusters/NAME.yaml",
     )
 
 
