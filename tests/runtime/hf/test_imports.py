@@ -107,7 +107,7 @@ def trained_at_rate_0(role, folder, target):
 
     cpu.install()
     here = parallel.start(role.layout, "gloo", "cpu", timeout_seconds=60)
-    model = engine.Engine(role, here, engine.OptimizerSettings(lr=0.0))
+    model = engine.Engine(role, here, engine.OptimizerSettings())
     import_weights(model, role, folder, here)
     bins = [[Sample(i, tokens, [1] * len(tokens))] for i, tokens in enumerate(rows())]
     batches = dealt(bins, here.dp_rank, role.layout.dp, 1, multiple=2 * role.layout.tp)
