@@ -120,7 +120,8 @@ def resolve(
         found, notes = _named(name, said, spot, Path(folder))
     if found is None:
         return None, notes
-    return _adorned(found, said), notes
+    found = _adorned(found, said)
+    return found, notes + _not_readable(found, where)
 
 
 def _named(
@@ -170,6 +171,16 @@ def _local(name: str, folder: Path) -> Path | None:
     except (OSError, ValueError):  # too long, or a null byte
         return None
     return path if exists else None
+
+
+def _not_readable(model: plan.Model, where: str) -> list[Diagnostic]:
+    """A family that is planned and built, but whose published weights the runtime does not read."""
+    family = model.shape.family
+    if model.weights.kind != "hf" or family in IMPORTABLE:
+        return []
+    message = f"the weights of `{model.name}` cannot be read: the {family} family is planned and built only"
+    help = "add `weights: random`, or use a model of the families " + ", ".join(IMPORTABLE)
+    return [Diagnostic("P003", "warning", message, where, "", help)]
 
 
 def _from_entry(known: tuple[Entry, str], name: str, revision: str) -> plan.Model:

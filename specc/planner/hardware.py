@@ -59,14 +59,23 @@ def gpu(name: str) -> Gpu | None:
 ALIASES = {
     "a100": "a100-80gb",
     "h100": "h100-80gb",
-    "a10080gbsxm": "a100-80gb",
-    "h10080gbsxm": "h100-80gb",
-    "h10080gbhbm3": "h100-80gb",
     "4090": "rtx4090",
     "5090": "rtx5090",
     "v100": "v100-32gb",
+    # as the driver says
+    "a100sxm440gb": "a100-40gb",
+    "a100sxm480gb": "a100-80gb",
+    "h10080gbhbm3": "h100-80gb",
+    "h100pcie": "h100-80gb-pcie",
+    "h100nvl": "h100-96gb",
+    "geforcertx4090": "rtx4090",
+    "geforcertx5090": "rtx5090",
     "rtxa6000": "a6000",
+    "teslav100sxm216gb": "v100-16gb",
+    "teslav100sxm232gb": "v100-32gb",
+    "b300sxm6ac": "b300",
 }
+"""Other spellings, without case and punctuation."""
 
 
 def _folded(name: str) -> str:

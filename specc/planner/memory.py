@@ -191,28 +191,50 @@ class Peak:
         return sum(value for _, value in self.parts)
 
 
+@dataclass(frozen=True)
+class _Flow:
+    """Bytes of one micro-batch on its way through any stage; the same for all of them."""
+
+    kept: float  # per layer, until its backward pass
+    live: float  # of the one layer that is computed again, or forward only
+    hidden: float  # between two layers
+    logits: float  # on the last stage
+
+
+def _flow(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
+    hidden = work.seq_length * micro_batch / layout.cp * work.shape.hidden * work.element_bytes
+    return _Flow(
+        kept=layer_activations(work, layout, micro_batch, recompute) if work.trains else 0.0,
+        live=layer_activations(work, layout, micro_batch) if recompute == "full" or not work.trains else 0.0,
+        hidden=hidden / layout.tp if layout.sequence_parallel else hidden,
+        logits=logit_bytes(work, layout, micro_batch),
+    )
+
+
 def stage_peak(
     work: Workload, layout: Layout, micro_batch: int, recompute: str, stage: int, cuda: bool = True
 ) -> Peak:
     """The bytes that a rank of one pipeline stage holds at its worst moment."""
+    return _stage_peak(work, layout, micro_batch, _flow(work, layout, micro_batch, recompute), stage, cuda)
+
+
+def _stage_peak(
+    work: Workload, layout: Layout, micro_batch: int, flow: _Flow, stage: int, cuda: bool
+) -> Peak:
     layers = sum(stage_layers(work.shape, layout)[stage :: layout.pp])
-    state = model_state(work, layout, stage_parameters(work.shape, layout, stage, work.head))
-    kept = layer_activations(work, layout, micro_batch, recompute)
-    live = layer_activations(work, layout, micro_batch) if recompute == "full" or not work.trains else 0.0
-    activations = live
-    if work.trains:
-        micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
-        activations += kept * layers / layout.vp * in_flight(layout, stage, micro_batches)
-    hidden = work.seq_length * micro_batch / layout.cp * work.shape.hidden * work.element_bytes
-    hidden /= layout.tp if layout.sequence_parallel else 1
-    logits = logit_bytes(work, layout, micro_batch) + 2 * hidden if stage == layout.pp - 1 else 0.0
+    micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
+    weights, gradients, optimizer = model_state(
+        work, layout, stage_parameters(work.shape, layout, stage, work.head)
+    )
+    held = in_flight(layout, stage, micro_batches) * layers / layout.vp
+    last = stage == layout.pp - 1
     parts = (
-        ("weights", state[0]),
-        ("gradients", state[1]),
-        ("optimizer", state[2]),
-        ("activations", activations),
-        ("logits", logits),
-        ("buffers", (WORKSPACE if cuda else 0.0) + (2 * hidden if layout.pp > 1 else 0.0)),
+        ("weights", weights),
+        ("gradients", gradients),
+        ("optimizer", optimizer),
+        ("activations", flow.kept * held + flow.live),
+        ("logits", flow.logits + 2 * flow.hidden if last else 0.0),
+        ("buffers", (WORKSPACE if cuda else 0.0) + (2 * flow.hidden if layout.pp > 1 else 0.0)),
         ("outside", outside_bytes(layout) if cuda else 0.0),
     )
     return Peak(parts, stage)
@@ -220,10 +242,9 @@ def stage_peak(
 
 def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
     """The worst stage's bytes; of equal stages the first one is named."""
+    flow = _flow(work, layout, micro_batch, recompute)
     stages = _stages_that_may_be_worst(work, layout)
-    return max(
-        (stage_peak(work, layout, micro_batch, recompute, s, cuda) for s in stages), key=lambda p: p.total
-    )
+    return max((_stage_peak(work, layout, micro_batch, flow, s, cuda) for s in stages), key=lambda p: p.total)
 
 
 def _stages_that_may_be_worst(work: Workload, layout: Layout) -> list[int]:

@@ -8,6 +8,7 @@ are padded to that).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -82,9 +83,7 @@ def tp_divides_heads(case: Case) -> Broken | None:
     heads, tp = case.work.shape.heads, case.layout.tp
     if heads % tp == 0:
         return None
-    return Broken(
-        "P012", f"{heads} attention heads do not divide by tp {tp}", ("tp",), _divisors(heads, "tp")
-    )
+    return Broken("P012", f"{heads} attention heads do not divide by tp {tp}", ("tp",), _tp(heads, case))
 
 
 def tp_fits_kv_groups(case: Case) -> Broken | None:
@@ -92,7 +91,7 @@ def tp_fits_kv_groups(case: Case) -> Broken | None:
     if groups % tp == 0 or tp % groups == 0:
         return None
     message = f"tp {tp} is neither a divisor nor a multiple of {groups} key-value groups"
-    return Broken("P013", message, ("tp",), _divisors(groups, "tp"))
+    return Broken("P013", message, ("tp",), _tp(groups, case))
 
 
 def tp_divides_ffn(case: Case) -> Broken | None:
@@ -108,7 +107,7 @@ def tp_divides_ffn(case: Case) -> Broken | None:
     if shape.ffn % layout.tp == 0:
         return None
     message = f"the feed-forward width {shape.ffn} does not divide by tp {layout.tp}"
-    return Broken("P014", message, ("tp",), _divisors(shape.ffn, "tp"))
+    return Broken("P014", message, ("tp",), _tp(shape.ffn, case))
 
 
 def tp_stays_within_the_link(case: Case) -> Broken | None:
@@ -276,6 +275,11 @@ def _device(case: Case) -> str:
 def _count(count: int, noun: str) -> str:
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count} {noun if count == 1 else plural}"
+
+
+def _tp(number: int, case: Case) -> str:
+    """Sizes of TP that divide `number` and stay within the link."""
+    return _divisors(math.gcd(number, link_domain(case.gpu, case.gpus)), "tp")
 
 
 def _divisors(number: int, name: str) -> str:

@@ -97,6 +97,13 @@ def test_a_nemo_archive_is_refused_with_what_to_do():
     assert "convert it to a Hugging Face folder" in said.help
 
 
+def test_a_family_whose_weights_are_not_read_is_planned_with_a_warning():
+    model, said = resolve("nemotron4-340b", "model")
+    assert model is not None
+    assert [(d.code, d.severity) for d in said] == [("P003", "warning")]
+    assert resolve({"name": "nemotron4-340b", "weights": "random"}, "model")[1] == []
+
+
 def test_nothing_at_all_is_refused():
     assert refused({"weights": "random"}).code == "P001"
 
