@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -62,9 +62,9 @@ def _path() -> str:
 class Cluster:
     """A running private cluster. Use `Cluster.started(...)` as a context."""
 
-    def __init__(self, nodes: int, cpus: int = 8, gpus: int = 4) -> None:
+    def __init__(self, nodes: int, gpus: int = 4, partitions: Sequence[str] = ("main",)) -> None:
         self.names = [f"node{number}" for number in range(1, nodes + 1)]
-        self.cpus, self.gpus = cpus, gpus
+        self.cpus, self.gpus, self.partitions = 8, gpus, partitions
         # Not pytest's folder: the path of a unix socket ends at 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
         self.conf = self.folder / "slurm.conf"
@@ -74,9 +74,9 @@ class Cluster:
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, nodes: int) -> Iterator[Cluster]:
+    def started(cls, nodes: int, **more: Any) -> Iterator[Cluster]:
         """A cluster that answers; ended and removed at the end whatever happened."""
-        cluster = cls(nodes)
+        cluster = cls(nodes, **more)
         try:
             cluster._start()
             yield cluster
@@ -190,7 +190,9 @@ class Cluster:
         lines += [
             f"NodeName={name} {place} {resources}" for name, place in zip(self.names, where, strict=True)
         ]
-        lines.append(f"PartitionName=main Nodes=node[1-{last}] Default=YES MaxTime=INFINITE")
+        for name in self.partitions:
+            default = "YES" if name == self.partitions[0] else "NO"
+            lines.append(f"PartitionName={name} Nodes=node[1-{last}] Default={default} MaxTime=INFINITE")
         self.conf.write_text("\n".join(lines) + "\n")
 
     def _daemon(self, key: str, *command: str) -> None:
@@ -278,7 +280,8 @@ class Cluster:
         return answer.split("\n")[0].strip()
 
     def _nodes_in(self, state: str) -> int:
-        answer = self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).stdout
+        where = f"--partition={self.partitions[0]}"
+        answer = self.run("sinfo", "--noheader", "--Node", where, "--format=%T", check=False).stdout
         return answer.split().count(state)
 
     def job(self, job_id: str) -> dict[str, str]:

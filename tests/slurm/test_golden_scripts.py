@@ -1,0 +1,38 @@
+"""A real sbatch takes every golden script, on a cluster as wide as the widest of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cluster as lab
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "golden").rglob("*.sbatch"))
+
+
+@pytest.fixture(scope="module")
+def wide_cluster():
+    """32 nodes of 8 GPUs, with the partition that the example profiles name."""
+    if missing := lab.missing_programs():
+        pytest.skip(f"no {', '.join(missing)} here: install slurmctld, slurmd, slurm-client and munge")
+    with lab.Cluster.started(nodes=32, gpus=8, partitions=("main", "batch")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "/".join(path.parts[-3:]))
+def test_sbatch_would_start_it(wide_cluster, script):
+    answer = wide_cluster.run("sbatch", "--test-only", str(script), "/results/of/run").stderr
+    assert " to start at " in answer
+
+
+@pytest.mark.parametrize("line", ['--comment="two words"', '--comment="a \\"b\\" # c"'])
+def test_sbatch_reads_a_quoted_directive_as_it_was_meant(wide_cluster, tmp_path, line):
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\n#SBATCH {line}\n#SBATCH --hold\n#SBATCH --nodes=2\ntrue\n")
+    job_id = wide_cluster.run("sbatch", "--parsable", str(script)).stdout.strip()
+    record = wide_cluster.scontrol("show", "job", job_id)
+    meant = {'--comment="two words"': "two words"}.get(line, 'a "b" # c')
+    assert f"Comment={meant}" in record
+    assert "NumNodes=2" in record
