@@ -447,6 +447,13 @@ _add(
         "time: 24h   # where the profile says time: 4h",
         "Use the partition's limit.",
     ),
+    Code(
+        "P034",
+        "more GPUs than a node has",
+        "`gpus` is the number per node; the cluster profile says how many there are.",
+        "gpus: 16   # where a node has 8",
+        "Use at most the profile's number, and nodes for more.",
+    ),
 )
 
 
@@ -619,5 +626,69 @@ _add(
         "Something went wrong that should not be possible; the traceback lies in the attempt's folder.",
         "KeyError: 'x' (traceback in runs/x/sft/attempts/1/traceback-3.txt)",
         "Run again: it goes on from the last checkpoint. Report it with the traceback.",
+    ),
+)
+
+# --- R030 and on: Hugging Face folders, tokenizers, chat templates -----------------------------------------
+
+_add(
+    Code(
+        "R030",
+        "weights or tokenizer that are not there",
+        "A model is a folder, a URL or a Hugging Face id; this one is none of these, or cannot be reached.",
+        "model: meta-llama/Llama-3.1-8B   # on a node without network, with HF_HUB_OFFLINE=1",
+        "Download it where there is a network (`hf download ID`), point HF_HOME at that cache, or give the folder.",
+    ),
+    Code(
+        "R031",
+        "weights in a form that is not read",
+        "Read are safetensors of the Llama, Mistral, Mixtral, Qwen2.5, Qwen3 and Gemma 1 families. Pickled files "
+        "can run code when they are opened, and quantised tensors cannot be trained.",
+        "model: {path: ./llama}   # holds pytorch_model.bin only",
+        "Write it anew: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW).",
+    ),
+    Code(
+        "R032",
+        "weights of another model than the planned one",
+        "A tensor is missing, unknown or of another size, or config.json says something else than the plan, so "
+        "the model would be another one or none.",
+        "the folder was replaced after `specc compile`",
+        "Give the right folder, or compile again so that the plan takes its shape from this one.",
+    ),
+    Code(
+        "R033",
+        "damaged weights",
+        "A safetensors file or its index does not add up: a download or a copy that stopped half-way.",
+        "model-00002-of-00004.safetensors is shorter than its header says",
+        "Fetch the file again and compare its checksum.",
+    ),
+    Code(
+        "R034",
+        "tokenizer that cannot be read",
+        "Read are tokenizer.json and SentencePiece models, and the special tokens named beside them must exist.",
+        "model: {path: ./llama}   # holds vocab.json and merges.txt only",
+        "Write the fast form: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); or set model.tokenizer.",
+    ),
+    Code(
+        "R035",
+        "chat template that cannot be used",
+        "It is missing, is no jinja2, or renders an answer otherwise when the conversation goes on, so that it "
+        "cannot be told which tokens are the answer.",
+        "data: {train: chat.jsonl}   # and a base model's tokenizer, which has no chat template",
+        "Set model.chat_template: `extra_id`, or jinja2 that marks answers with {% generation %}.",
+    ),
+    Code(
+        "R036",
+        "conversation that cannot be used",
+        "A turn lacks its text, the masked role does not speak, or nothing in it is to be learnt.",
+        '{"messages": [{"role": "user", "content": "hi"}]}   # no answer',
+        "Correct or remove the row that is named.",
+    ),
+    Code(
+        "R037",
+        "model that cannot be exported",
+        "The folder cannot be written, or the model has no Hugging Face form.",
+        "export: true   # of a reward model with a head of its own",
+        "Make room or give another results folder; set `export: false` where there is no such form.",
     ),
 )
