@@ -45,6 +45,11 @@ def place(
     gpus = request.gpus or gpus_per_node
     if card.name == "cpu":
         return _place_on_cpu(request, card, gpus)
+    if gpus > gpus_per_node:
+        message = f"gpus {gpus} is more than the {gpus_per_node} of a node"
+        return None, [
+            Diagnostic("P034", "error", message, request.path("gpus"), "", f"use gpus: {gpus_per_node}")
+        ]
     if request.nodes is None:
         found = layouts.fewest_nodes(request.work, card, gpus, request.pins, most)
         if found is not None and found.best is not None:

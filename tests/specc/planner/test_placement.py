@@ -97,6 +97,18 @@ def test_a_bound_on_nodes_is_kept():
     assert said[0].message == "llama3-70b does not fit on up to 2 nodes x 8 h100-80gb"
 
 
+def test_more_gpus_than_a_node_has_are_refused():
+    role, said = placed(request("llama3-8b", nodes=1, gpus=16))
+    assert role is None
+    assert (said[0].code, said[0].message) == ("P034", "gpus 16 is more than the 8 of a node")
+
+
+def test_a_part_of_a_node_may_be_asked_for():
+    role, _ = placed(request("llama3.2-1b", nodes=1, gpus=2))
+    assert role is not None
+    assert (role.gpus, role.layout.world_size) == (2, 2)
+
+
 def test_an_illegal_pin_is_an_error_at_the_pin():
     role, said = placed(request("qwen2.5-7b", Pins(tp=8), nodes=1))
     assert role is None

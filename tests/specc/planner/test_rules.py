@@ -131,3 +131,16 @@ def test_every_code_belongs_to_one_rule():
     codes = [set(re.findall(r'"(P\d{3})"', inspect.getsource(rule))) for rule in rules.RULES]
     assert all(len(found) == 1 for found in codes)
     assert len(set.union(*codes)) == len(rules.RULES)
+
+
+def test_every_code_that_is_raised_is_explained():
+    import re
+    from pathlib import Path
+
+    import specc
+    from specc.codes import CODES
+
+    root = Path(specc.__file__).parent
+    files = [root / "models.py", *(root / "planner").glob("*.py")]
+    raised = {code for file in files for code in re.findall(r'"(P\d{3})"', file.read_text())}
+    assert raised <= set(CODES)
