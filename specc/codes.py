@@ -637,21 +637,21 @@ _add(
         "weights or tokenizer that are not there",
         "A model is a folder, a URL or a Hugging Face id; this one is none of these, or cannot be reached.",
         "model: meta-llama/Llama-3.1-8B   # on a node without network, with HF_HUB_OFFLINE=1",
-        "Download it where there is a network (`hf download ID`), point HF_HOME at that cache, or give the folder.",
+        "Download it where there is a network (`hf download ID`) and set HF_HOME, or give the folder.",
     ),
     Code(
         "R031",
         "weights in a form that is not read",
-        "Read are safetensors of the Llama, Mistral, Mixtral, Qwen2.5, Qwen3 and Gemma 1 families. Pickled files "
-        "can run code when they are opened, and quantised tensors cannot be trained.",
+        "Read are safetensors of the Llama, Mistral, Mixtral, Qwen2.5, Qwen3 and Gemma 1 families. Pickled "
+        "files can run code when they are opened, and quantised tensors cannot be trained.",
         "model: {path: ./llama}   # holds pytorch_model.bin only",
         "Write it anew: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW).",
     ),
     Code(
         "R032",
         "weights of another model than the planned one",
-        "A tensor is missing, unknown or of another size, or config.json says something else than the plan, so "
-        "the model would be another one or none.",
+        "A tensor is missing, unknown or of another size, or config.json says something else than the plan, "
+        "so the model would be another one or none.",
         "the folder was replaced after `specc compile`",
         "Give the right folder, or compile again so that the plan takes its shape from this one.",
     ),
@@ -665,15 +665,15 @@ _add(
     Code(
         "R034",
         "tokenizer that cannot be read",
-        "Read are tokenizer.json and SentencePiece models, and the special tokens named beside them must exist.",
+        "Read are tokenizer.json and SentencePiece models; special tokens named beside them must exist.",
         "model: {path: ./llama}   # holds vocab.json and merges.txt only",
-        "Write the fast form: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); or set model.tokenizer.",
+        "Write it anew: AutoTokenizer.from_pretrained(OLD).save_pretrained(NEW); or set model.tokenizer.",
     ),
     Code(
         "R035",
         "chat template that cannot be used",
-        "It is missing, is no jinja2, or renders an answer otherwise when the conversation goes on, so that it "
-        "cannot be told which tokens are the answer.",
+        "It is missing, is no jinja2, or renders an answer otherwise when the conversation goes on, so "
+        "that it cannot be told which tokens are the answer.",
         "data: {train: chat.jsonl}   # and a base model's tokenizer, which has no chat template",
         "Set model.chat_template: `extra_id`, or jinja2 that marks answers with {% generation %}.",
     ),
