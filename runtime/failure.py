@@ -19,6 +19,7 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -44,6 +45,9 @@ def as_problem(error: BaseException) -> Problem:
     coded = re.match(r"(R\d{3}):? (.*)", text)
     if coded:
         return Problem(coded[1], coded[2])
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" (`{error.filename}`)" if error.filename else ""
+        return Problem("R007", f"the disk is full{where}; make room and run again to go on", outside=True)
     if type(error).__name__ in OTHERS:
         return Problem(OTHERS[type(error).__name__], text)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from runtime import checkpoint, metrics
+from runtime import metrics, steps
 from runtime.agreement import told
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ def finish(run: Run) -> None:
         run.say(f"exporting to {run.place.stage / 'hf'}")
         dtype = "float32" if run.role.precision == "fp32" else "bfloat16"
         export_weights(run.model, run.role, run.place.stage / "hf", run.model.parallel, dtype, run.alive)
-    best = checkpoint.chosen(run.place.checkpoints)
     run.close()
-    told("R006", "cannot write output.json", lambda: _write(run, best))
+    told("R006", "cannot write output.json", lambda: _write(run))
     run.say(f"finished: step {run.step}, {run.place.output}")
 
 
-def _write(run: Run, best: int | None) -> None:
+def _write(run: Run) -> None:
+    best = steps.best_of(run.place.checkpoints)
     model = run.role.model
     content: dict[str, Any] = {
         "hash": run.job.hash,

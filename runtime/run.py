@@ -25,8 +25,8 @@ from runtime.loop import program
 from runtime.place import Place
 from runtime.problem import Problem
 from runtime.schedule import learning_rate
-from runtime.start import take_first_weights
 from runtime.stop import StopFlag
+from runtime.weights import take_first_weights
 from specc.plan import Job, Plan, Role
 
 
@@ -106,14 +106,14 @@ class Run:
         """Go on from the newest checkpoint that holds; without one, take the first weights."""
         self.alive()
         found = checkpoint.resume(self.place.checkpoints, self.model)  # type: ignore[arg-type]
-        if found is not None:
+        if found is None:
+            take_first_weights(self)
+        else:
             self.step, state = found
             self._saved = self.step
             self._refuse_other_data(state)
             self._validated = (self.step, state["validation_loss"]) if "validation_loss" in state else None
             self.say(f"resuming after step {self.step} of {self.max_steps}")
-        else:
-            take_first_weights(self)
         if self.place.is_first:
             metrics.cut_to_step(self.place.role / "metrics.jsonl", self.step, self.place.attempt)
             self._sinks = self._open_sinks()

@@ -1,4 +1,4 @@
-"""From a plan to a `Run`: data, process groups, the model with its first weights.
+"""From a plan to a `Run`: data, process groups, the model.
 
 The order matters: whatever may be wrong is found before the next costly thing begins.
 """
@@ -15,7 +15,7 @@ from runtime.place import Place
 from runtime.preflight import Meeting
 from runtime.problem import Problem
 from runtime.stop import StopFlag
-from specc.plan import Job, Plan, Role, Weights
+from specc.plan import Job, Plan, Role
 
 
 def streams(
@@ -99,7 +99,7 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
     if place.is_first:
         print(f"{plan.name}/{job.stage}: {role.layout} on {place.world} processes", flush=True)
     engine = Engine(role, own, train=optimizer_settings(job), seed=plan.seed)
-    run = Run(
+    return Run(
         plan=plan,
         job=job,
         role=role,
@@ -110,8 +110,6 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
         stop=stop,
         pad_id=tokenizer.pad_id,
     )
-    run.alive()
-    return run
 
 
 def optimizer_settings(job: Job) -> Any:
@@ -124,24 +122,3 @@ def optimizer_settings(job: Job) -> Any:
     if "betas" in given:
         given["betas"] = tuple(given["betas"])
     return OptimizerSettings(**given)
-
-
-def take_first_weights(run: Any) -> None:
-    """Weights as the plan says: for a run that has no checkpoint to go on from."""
-    from runtime import checkpoint
-
-    weights: Weights = run.role.model.weights
-    if weights.kind == "random":
-        return
-    run.say(f"initial weights: {weights.kind} {weights.path or weights.stage}")
-    if weights.kind == "hf":
-        from runtime.hf import import_weights
-
-        import_weights(run.model, run.role, weights.path, run.model.parallel, run.alive)
-        return
-    folder = Path(weights.path) if weights.kind == "run" else run.place.run_folder
-    source = folder / weights.stage
-    step = checkpoint.chosen(source / "checkpoint")
-    if step is None:
-        raise Problem("R016", f"stage `{weights.stage}` has no checkpoint in `{source}`", outside=True)
-    checkpoint.load_weights(source / "checkpoint", step, run.model, verified=True)
