@@ -12,8 +12,7 @@ from pathlib import Path
 
 from specc import experiment as experiments
 from specc import graph as graphs
-from specc import inputs, machine, planner, source
-from specc import tiny as tinies
+from specc import inputs, planner, source
 from specc.diagnostics import Diagnostic, has_errors
 from specc.experiment import Experiment
 from specc.graph import Graph
@@ -62,6 +61,8 @@ def compile_spec(
     if done.fine:
         done = _typed(done, overrides)
     if done.fine and tiny:
+        from specc import tiny as tinies
+
         twin = tinies.changes(experiments.resolved(done.experiment), folder)
         done = _typed(Compilation(text), [*twin, *overrides])
     if not done.fine:
@@ -71,6 +72,8 @@ def compile_spec(
     done = done.after([*said, *inputs.check(done.experiment, folder, strict=here)], graph=graph)
     profile, name, said = clusters.find_profile(cluster or done.experiment.cluster, folder)
     if here and (tiny or profile is None or profile.scheduler != "none"):
+        from specc import machine
+
         profile, name, said = machine.profile([] if tiny else machine.gpus())
     done = done.after(said, profile=profile)
     if not done.fine:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
+import shlex
 from pathlib import Path
 
 from specc import launch
@@ -16,6 +18,7 @@ from specc.plan import Plan
 
 def run(options: argparse.Namespace) -> int:
     """Train the spec here; the exit code says how it went."""
+    gc.enable()  # unlike the other commands, this one may live for days
     done = verbs.compiled(options, tiny=options.tiny, here=True)
     verbs.report(done, options)
     if done.plan is None or not done.fine:
@@ -46,8 +49,6 @@ def again(options: argparse.Namespace) -> str:
     words += ["--dir", options.dir] if options.dir else []
     words += [word for override in options.overrides for word in ("--set", override)]
     words += ["--cluster", options.cluster] if options.cluster else []
-    import shlex
-
     return shlex.join(words)
 
 
