@@ -187,7 +187,8 @@ def _from_entry(known: tuple[Entry, str], name: str, revision: str) -> plan.Mode
     entry, hf = known
     if not hf:
         return plan.Model(name, entry.shape, plan.Weights("random"), BYTES)
-    return plan.Model(name, entry.shape, plan.Weights("hf", hf, revision), hf)
+    tokenizer = f"{hf}@{revision}" if revision else hf
+    return plan.Model(name, entry.shape, plan.Weights("hf", hf, revision), tokenizer)
 
 
 def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, list[Diagnostic]]:

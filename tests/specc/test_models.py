@@ -60,9 +60,10 @@ def test_an_instruct_model_keeps_its_own_id():
     assert found("llama-3.1-8b-instruct").weights.path == "meta-llama/Llama-3.1-8B-Instruct"
 
 
-def test_a_revision_goes_with_the_weights():
+def test_a_revision_goes_with_the_weights_and_the_tokenizer():
     model = found("meta-llama/Llama-2-7b-hf@01c7f73")
     assert model.weights == plan.Weights("hf", "meta-llama/Llama-2-7b-hf", "01c7f73")
+    assert model.tokenizer == "meta-llama/Llama-2-7b-hf@01c7f73"
 
 
 def test_a_built_in_has_random_weights_and_the_byte_tokenizer():
