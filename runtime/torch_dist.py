@@ -34,7 +34,7 @@ from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.planner import ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
@@ -94,6 +94,12 @@ class _Writer(FileSystemWriter):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, single_file_per_rank=True, sync_files=True, thread_count=1)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Any:
+        try:
+            return super().write_data(plan, planner)
+        except Exception as error:
+            raise _of_the_disk(error) from None
 
     def storage_meta(self) -> StorageMeta:
         return StorageMeta()
@@ -178,6 +184,14 @@ def _refuse_what_does_not_match(state: State, index: Metadata) -> None:
 
 def _and_more(names: list[str]) -> str:
     return f" and lacks {len(names) - 1} more tensors" if len(names) > 1 else ""
+
+
+def _of_the_disk(error: BaseException) -> BaseException:
+    """The disk's own error, where torch only says that it could not finish its archive."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _as_problem(error: CheckpointException, code: str, what: str) -> Problem:
