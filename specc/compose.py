@@ -85,6 +85,7 @@ class Composer:
         self._make = parser or _parser
         self._anchors: dict[str, Node | None] = {}
         self._nodes = 0
+        self._last_scalar: Any = None
 
     def document(self) -> Node | None:
         """The one document of the text, which must be a mapping; None when there is none."""
@@ -155,6 +156,7 @@ class Composer:
         if event.anchor is not None:
             self._anchors[event.anchor] = None  # not complete: an alias to it within would be endless
         if isinstance(event, yaml.ScalarEvent):
+            self._last_scalar = event
             node = self._scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._list(event, depth)
@@ -213,9 +215,8 @@ class Composer:
         if key.kind != "scalar" or not isinstance(key.value, str):
             names = {bool: "true or false", type(None): "null", int: "a number", float: "a number"}
             what = names.get(type(key.value), "text") if key.kind == "scalar" else f"a {key.kind}"
-            self._say(
-                "S007", f"a key must be text, but this one is {what}", key.span, help="put it in quotes"
-            )
+            help = "put it in quotes" if key.kind == "scalar" else "write one key per value"
+            self._say("S007", f"a key must be text, but this one is {what}", key.span, help=help)
             return False
         if key.value in seen:
             line = seen[key.value].line
@@ -301,12 +302,25 @@ class Composer:
             span = Span(mark.line + 1, column, mark.line + 1, column + 1)
             self._say("S004", "a tab cannot indent a line in YAML", span, "a tab", "indent with spaces")
             return
+        if self._runs_over(mark):
+            start = self._last_scalar.start_mark
+            span = Span(start.line + 1, start.column + 1, start.line + 1, start.column + 2)
+            help = f"close it; it runs on to line {mark.line + 1}"
+            self._say("S002", "a quote is opened and not closed on its line", span, "opened here", help)
+            return
         message, label, help, at_context = _plain_words(problem, error.context or "", line[mark.column :][:1])
         if at_context and error.context_mark is not None:
             mark = error.context_mark
         number = min(mark.line + 1, max(1, len(lines)))
         column = mark.column + 1 if number == mark.line + 1 else len(lines[-1]) + 1 if lines else 1
         self._say("S002", message, Span(number, column, number, column + 1), label, help)
+
+    def _runs_over(self, mark: Any) -> bool:
+        """Whether the value before the error is quoted and of several lines: most often a forgotten quote."""
+        last = self._last_scalar
+        if last is None or last.implicit[0] or self.text[last.start_mark.index :][:1] not in "\"'":
+            return False
+        return last.start_mark.line < last.end_mark.line == mark.line
 
 
 def _in_python(text: str) -> yaml.MarkedYAMLError | None:

@@ -63,6 +63,7 @@ class Diagnostic:
     label: str = ""  # a few words beside the caret
     help: str = ""  # what to change
     span: Span | None = None  # known to source and type checks; else found from the path
+    of_key: bool = False  # it is about the key at `path`, not about its value
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
@@ -109,7 +110,8 @@ def span_of(diagnostic: Diagnostic, source: Source | None) -> Span | None:
     while path:
         if path in source.spans:
             key, value = source.spans[path]
-            return value if value.line == value.end_line else key
+            about_key = diagnostic.of_key and path == diagnostic.path
+            return key if about_key or value.line != value.end_line else value
         path = parent(path)
     first = next((known for known in ("algorithm", "stages", "name") if known in source.spans), None)
     return source.spans[first][0] if diagnostic.path and first else None

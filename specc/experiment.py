@@ -16,9 +16,9 @@ from specc import algorithms
 from specc.diagnostics import Diagnostic
 from specc.source import Source, join
 from specc.spec import reading
-from specc.spec.reading import key_span, listed, nearest, shown
+from specc.spec.reading import listed, nearest, shown
 from specc.spec.section import Section, cosmetic, docs, keys, maths, placement
-from specc.spec.units import STAGE, Given, Name
+from specc.spec.units import STAGE, Given, Name, name_like
 
 MOST_STAGES = 500
 
@@ -97,10 +97,9 @@ def _kept_in_stages(
     for diagnostic in said:
         if diagnostic.code == "T001" and diagnostic.path in header and diagnostic.path in known:
             help = f"move it into each stage: stages.NAME.{diagnostic.path}"
-            span = key_span(source, diagnostic.path)
             message = f"`{diagnostic.path}` belongs to a stage, and this spec has several"
             diagnostic = Diagnostic(
-                "T001", "error", message, diagnostic.path, "not at the top level", help, span
+                "T001", "error", message, diagnostic.path, "not at the top level", help, of_key=True
             )
         told.append(diagnostic)
     return read, told
@@ -112,7 +111,9 @@ def _single(data: dict[str, Any], source: Source) -> tuple[dict[str, Any], list[
         near = nearest_key(data)
         help = f"did you mean `{near[1]}` instead of `{near[0]}`?" if near else _algorithm_help()
         message = "the spec has neither `algorithm` nor `stages`"
-        return {}, [Diagnostic("T005", "error", message, near[0] if near else "algorithm", help=help)]
+        return {}, [
+            Diagnostic("T005", "error", message, near[0] if near else "algorithm", help=help, of_key=True)
+        ]
     name = data["algorithm"]
     spec, said = _stage(data, "", source)
     return {str(name): spec}, said
@@ -143,7 +144,8 @@ def _several(data: Any, source: Source) -> tuple[dict[str, Any], list[Diagnostic
             Diagnostic("T002", "error", message, "stages", help="e.g. stages: {sft: {algorithm: sft, ...}}")
         ]
     if len(data) > MOST_STAGES:
-        return {}, [Diagnostic("T004", "error", f"more than {MOST_STAGES} stages", "stages")]
+        message = f"`stages` holds {len(data)} stages, but at most {MOST_STAGES} are planned"
+        return {}, [Diagnostic("T004", "error", message, "stages", help="split the spec")]
     stages, said = {}, []
     for name, inner in data.items():
         path = f"stages.{name}"
@@ -157,9 +159,9 @@ def _bad_stage_name(name: str, path: str, source: Source) -> list[Diagnostic]:
     if re.fullmatch(STAGE, name):
         return []
     message = f"the stage's name `{name}` must be small letters, digits, `_` and `-`, at most 63"
-    near = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
-    help = f"call it `{near}`" if re.fullmatch(STAGE, near) else ""
-    return [Diagnostic("T006", "error", message, path, "names a folder", help, key_span(source, path))]
+    near = name_like(name, STAGE)
+    help = f"call it `{near}`" if near else "it names a folder, so letters of other alphabets cannot be used"
+    return [Diagnostic("T006", "error", message, path, "names a folder", help, of_key=True)]
 
 
 def _stage(data: Any, path: str, source: Source) -> tuple[Any, list[Diagnostic]]:
@@ -167,7 +169,14 @@ def _stage(data: Any, path: str, source: Source) -> tuple[Any, list[Diagnostic]]
     if not isinstance(data, dict):
         message = f"`{path}` is {shown(data)}, but must be a section"
         return None, [
-            Diagnostic("T002", "error", message, path, help="e.g. {algorithm: sft, model: ..., data: ...}")
+            Diagnostic(
+                "T002",
+                "error",
+                message,
+                path,
+                "expected a section",
+                "e.g. {algorithm: sft, model: ..., data: ...}",
+            )
         ]
     name, where = data.get("algorithm"), join(path, "algorithm")
     if "algorithm" not in data:

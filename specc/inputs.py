@@ -28,10 +28,26 @@ PARQUET = (".parquet", ".pq")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 KNOWN = (*TEXT, *PARQUET, *COMPRESSED)
 
+TOKENIZERS = "give `builtin:bytes`, a tokenizer.json, a SentencePiece .model, or a folder that holds one"
+
 BUILTIN = ("arithmetic",)
 """Data that ships as code, in `runtime/data/builtin.py`."""
 
 CHAT_KEYS = ("messages", "conversations")
+
+TURNS = "a turn is {role, content} in `messages`, {from, value} in `conversations`"
+ONE_PER_LINE = "write one object per line, e.g. with jq -c '.[]'"
+
+_WORDS = {
+    "Expecting value": "a value is missing here",
+    "Expecting ',' delimiter": "a `,` is missing here",
+    "Expecting ':' delimiter": "a `:` is missing here",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is missing here",
+    "Unterminated string starting at": "the string that begins here is not closed",
+    "Extra data": "something follows the object",
+    "Invalid control character at": "a string holds a control character here",
+}
+"""What Python's reader of JSON says, in plain words."""
 
 
 def check(experiment: Experiment, folder: Path, strict: bool = False) -> list[Diagnostic]:
@@ -80,7 +96,7 @@ class _Mistake:
     code: str
     message: str
     field: str = ""  # of the data set, to point at
-    help: str = ""
+    help: str = "check that the path is the one you mean, and that the file was written to its end"
 
 
 # --- rows --------------------------------------------------------------------------------------------
@@ -155,7 +171,7 @@ class _Rows:
         if not file.is_file():
             return _Mistake("G012", f"`{name}` is neither a file nor a folder")
         if file.suffix not in KNOWN:
-            help = f"name it with one of {', '.join(KNOWN)}"
+            help = "convert it to .jsonl or .parquet"
             return _Mistake("G015", f"the ending of `{name}` does not say its format", help=help)
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
@@ -185,29 +201,38 @@ class _Rows:
             count += 1
             if is_chat is None:
                 is_chat = any(isinstance(row.get(key), list) for key in CHAT_KEYS)
-            mistake = _chat(row, f"{name}:{number}") if is_chat else self._fields(row, f"{name}:{number}")
+            mistake = (
+                _chat(row, f"{name}:{number}")
+                if is_chat
+                else self._fields(row, f"{name}:{number}", count == 1)
+            )
             if mistake:
                 return mistake
         if not count and len(head) < HEAD_BYTES:
             return _Mistake("G011", f"`{name}` holds no row, only blank lines")
         return None
 
-    def _fields(self, row: Mapping[str, Any], where: str) -> _Mistake | None:
+    def _fields(self, row: Mapping[str, Any], where: str, is_first: bool) -> _Mistake | None:
         """The first field of the templates that a row lacks, or that is no text."""
         for key in ("prompt", "response"):
             for field in FIELD.findall(getattr(self.said, key)):
                 value = _value(row, field)
                 if value is _ABSENT:
-                    return self._lacking(row, where, key, field)
+                    return self._lacking(row, where, key, field, is_first)
                 if isinstance(value, bool) or not isinstance(value, str | int | float):
                     message = f"`{where}`: field `{field}` is {_kind(value)}, not text"
-                    return _Mistake("G014", message, key)
+                    return _Mistake("G014", message, key, "name a field that holds text")
         return None
 
-    def _lacking(self, row: Mapping[str, Any], where: str, key: str, field: str) -> _Mistake:
+    def _lacking(self, row: Mapping[str, Any], where: str, key: str, field: str, is_first: bool) -> _Mistake:
         has = listed([str(k) for k in list(row)[:12]]) if row else "nothing"
         near = nearest(field, [str(k) for k in row])
-        help = f'did you mean `{key}: "{{{near}}}"`?' if near else f"name the row's own fields in `{key}:`"
+        other = list(row)[0 if key == "prompt" else -1] if row else "field"
+        help = f"name a field that the rows have in `{key}:`, e.g. '{{{other}}}'"
+        if near:
+            help = f'did you mean `{key}: "{{{near}}}"`?'
+        elif not is_first:
+            help = "rows before it have the field; complete this one, or take it out"
         return _Mistake("G014", f"`{where}` has no field `{field}`; it has {has}", key, help)
 
 
@@ -226,23 +251,17 @@ def _row(line: bytes, where: str, is_array: bool) -> dict[str, Any] | _Mistake:
         byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}"
         return _Mistake("G012", f"`{where}`: {byte}, which is not UTF-8", help="save the file as UTF-8")
     except json.JSONDecodeError as error:
-        help = (
-            "write one object per line, e.g. with jq -c '.[]'"
-            if is_array
-            else "write one JSON object per line"
-        )
+        if is_array:
+            return _Mistake("G013", f"`{where}` begins a JSON array, not an object", help=ONE_PER_LINE)
+        why = _WORDS.get(error.msg, f"{error.msg[:1].lower()}{error.msg[1:]}")
         return _Mistake(
-            "G013", f"`{where}:{error.colno}` is not JSON: {error.msg[:1].lower()}{error.msg[1:]}", help=help
+            "G013", f"`{where}:{error.colno}` is not JSON: {why}", help="write one JSON object per line"
         )
     except (RecursionError, ValueError):
         return _Mistake("G013", f"`{where}` is nested too deeply, or holds too long a number")
     if isinstance(row, dict):
         return row
-    help = (
-        "write one object per line, e.g. with jq -c '.[]'"
-        if isinstance(row, list)
-        else "write one JSON object per line"
-    )
+    help = ONE_PER_LINE if isinstance(row, list) else "write one JSON object per line"
     return _Mistake("G013", f"`{where}` is {_kind(row)}, not an object", help=help)
 
 
@@ -258,15 +277,17 @@ def _chat(row: Mapping[str, Any], where: str) -> _Mistake | None:
     turns = row[key]
     if not isinstance(turns, list) or not turns:
         return _Mistake(
-            "G014", f"`{where}`: `{key}` is {'empty' if turns == [] else _kind(turns)}, not a list of turns"
+            "G014",
+            f"`{where}`: `{key}` is {'empty' if turns == [] else _kind(turns)}, not a list of turns",
+            help=TURNS,
         )
     who, what = ("role", "content") if key == "messages" else ("from", "value")
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, dict):
-            return _Mistake("G014", f"`{where}`: turn {number} is {_kind(turn)}, not an object")
+            return _Mistake("G014", f"`{where}`: turn {number} is {_kind(turn)}, not an object", help=TURNS)
         for part in (who, what):
             if part not in turn and "tool_calls" not in turn:
-                return _Mistake("G014", f"`{where}`: turn {number} has no `{part}`")
+                return _Mistake("G014", f"`{where}`: turn {number} has no `{part}`", help=TURNS)
     return None
 
 
@@ -323,9 +344,7 @@ def _tokenizer(name: str, path: str, folder: Path, strict: bool) -> Iterator[Dia
     if name.startswith("builtin:"):
         if name != "builtin:bytes":
             message = f"there is no tokenizer `{name}`"
-            yield Diagnostic(
-                "G021", "error", message, path, "not known", "use `builtin:bytes`, a folder or a file"
-            )
+            yield Diagnostic("G021", "error", message, path, "not known", TOKENIZERS)
         return
     found = here(name, folder)
     is_file_name = name.endswith((".json", ".model"))
@@ -334,12 +353,13 @@ def _tokenizer(name: str, path: str, folder: Path, strict: bool) -> Iterator[Dia
             return
         severity = "error" if strict else "warning"
         help = "relative paths start from the spec's folder"
+        help = help if strict else f"it must exist on the cluster; {help}"
         yield Diagnostic(
             "G010", severity, f"the tokenizer `{name}` is not on this machine", path, "absent here", help
         )
     elif found.is_dir():
         if not any(any(found.glob(pattern)) for pattern in ("tokenizer.json", "*.model")):
             message = f"the folder `{name}` holds no tokenizer.json and no .model file"
-            yield Diagnostic("G021", "error", message, path, "no tokenizer")
+            yield Diagnostic("G021", "error", message, path, "no tokenizer", TOKENIZERS)
     elif found.stat().st_size == 0:
-        yield Diagnostic("G021", "error", f"the tokenizer `{name}` is empty", path)
+        yield Diagnostic("G021", "error", f"the tokenizer `{name}` is empty", path, help=TOKENIZERS)

@@ -200,8 +200,9 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         help = "give the folder that holds the model's config.json, or `shape:` with its numbers"
         return None, [Diagnostic("P002", "error", message, where, "", help)]
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not text in UTF-8"
-        return None, [Diagnostic("P002", "error", f"`{name}/config.json` is not JSON: {reason}", where)]
+        reason = f"{error.msg} on line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        message = f"`{name}/config.json` is not JSON: {reason[:1].lower()}{reason[1:]}"
+        return None, [Diagnostic("P002", "error", message, where, help="copy the model's config.json again")]
     try:
         shape = shape_from_config(data)
     except ShapeError as error:

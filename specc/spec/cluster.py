@@ -9,13 +9,15 @@ The working directory plays no part.
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, model_validator
 
 from specc import source
-from specc.diagnostics import Diagnostic
+from specc.diagnostics import Diagnostic, Origin, Span, span_of
 from specc.spec import reading
 from specc.spec.reading import listed, nearest
 from specc.spec.section import Many, Section, placement
@@ -23,6 +25,7 @@ from specc.spec.units import Environment, Given, Line, Size, Time, Variable, con
 
 SHIPPED = Path(__file__).parent.parent / "clusters"
 DEFAULT = "example-h100"
+WRITTEN_DOWN = "is a secret, but `env` writes its value down"
 
 
 class Gpus(Section):
@@ -36,8 +39,6 @@ class Gpus(Section):
 
 
 def _sbatch_flag(value: str) -> str:
-    import re
-
     if not re.fullmatch(r"--[a-z][a-z0-9-]*(=.+)?|-[A-Za-z]( .+)?", value) or not value.isprintable():
         raise refused("T012", "an sbatch flag such as --reservation=night")
     return value
@@ -166,8 +167,8 @@ class Profile(Section):
     def _secrets_stay_secret(self) -> Profile:
         for name in self.secrets:
             if name in self.env:
-                message = f"`{name}` is a secret, but `env` writes its value down"
-                raise conflict(message, "env", f"remove `{name}` from env and set it in your shell")
+                message = f"`{name}` {WRITTEN_DOWN}"
+                raise conflict(message, f"env.{name}", f"remove `{name}` from env and set it in your shell")
         return self
 
 
@@ -202,13 +203,19 @@ def find_profile(
 
 def _at_profile(diagnostic: Diagnostic, read: source.Source) -> Diagnostic:
     """The diagnostic with its place in the profile, since paths are looked up in the spec."""
-    from dataclasses import replace
-
-    from specc.diagnostics import Origin, Span, span_of
-
     first = next((key for path, (key, _) in read.spans.items() if path), None)
     span = span_of(diagnostic, read) or first or Span(1, 1, 1, 2, Origin(read.name, read.text))
-    return replace(diagnostic, span=span)
+    return replace(diagnostic, span=_hidden(span) if diagnostic.message.endswith(WRITTEN_DOWN) else span)
+
+
+def _hidden(span: Span) -> Span:
+    """The same place in a text where a secret is stars, since diagnostics end up in logs."""
+    assert span.origin is not None
+    lines = span.origin.text.splitlines()
+    line = lines[span.line - 1]
+    end = span.end_column - 1 if span.end_line == span.line else len(line)
+    lines[span.line - 1] = line[: span.column - 1] + "*" * (end - span.column + 1) + line[end:]
+    return replace(span, origin=Origin(span.origin.name, "\n".join(lines)))
 
 
 def _shown(file: Path, folder: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from specc.diagnostics import Diagnostic, Span, parent, span_of
 from specc.source import Source, join
 from specc.spec import section as sections
-from specc.spec.section import Section
+from specc.spec.section import Section, Shorthand
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -50,7 +50,17 @@ def read(
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
     said = [_said(kind, mistake, source, path, also) for mistake in mistakes]
-    return None, in_order(said, source)
+    return None, in_order(_without_echoes(said), source)
+
+
+def _without_echoes(said: list[Diagnostic]) -> list[Diagnostic]:
+    """A key that is missing because it is misspelt is told once, where it stands."""
+    meant = {
+        join(parent(d.path), d.help.removeprefix("did you mean `").removesuffix("`?")): d
+        for d in said
+        if d.code == "T001" and d.help.startswith("did you mean `")
+    }
+    return [d for d in said if d.code != "T005" or d.path not in meant]
 
 
 def in_order(said: Sequence[Diagnostic], source: Source) -> list[Diagnostic]:
@@ -69,13 +79,13 @@ def in_order(said: Sequence[Diagnostic], source: Source) -> list[Diagnostic]:
 
 def _said(kind: type[Section], mistake: Any, source: Source, path: str, also: Sequence[str]) -> Diagnostic:
     loc = tuple(part for part in mistake["loc"] if part != "[key]")
-    where = path
+    here, where = path, path
     for part in loc:
-        where = f"{where}[{part}]" if isinstance(part, int) else join(where, str(part))
+        here, where = where, f"{where}[{part}]" if isinstance(part, int) else join(where, str(part))
     if mistake["loc"][-1:] == ("[key]",):
-        return _bad_key(mistake, source, where)
+        return _bad_key(str(loc[-1]), mistake, where)
     if mistake["type"] == "extra_forbidden":
-        return _unknown_key(kind, loc, source, path, where, also)
+        return _unknown_key(kind, loc, where, here, path, also)
     if mistake["type"] == "missing":
         return _missing(kind, loc, source, where)
     return _bad_value(kind, loc, mistake, where)
@@ -84,47 +94,43 @@ def _said(kind: type[Section], mistake: Any, source: Source, path: str, also: Se
 # --- keys --------------------------------------------------------------------------------------------
 
 
-def _bad_key(mistake: Any, source: Source, where: str) -> Diagnostic:
+def _bad_key(key: str, mistake: Any, where: str) -> Diagnostic:
     context = mistake.get("ctx") or {}
-    key = where.rsplit(".", 1)[-1]
     message = f"the key `{key}` must be {context.get('expected', 'text')}"
-    return Diagnostic(context.get("code", "T006"), "error", message, where, span=key_span(source, where))
-
-
-def key_span(source: Source, path: str) -> Span | None:
-    """Where the key of a path lies."""
-    found = source.spans.get(path)
-    return found[0] if found else None
+    plain = re.sub(r"\W", "_", key, flags=re.ASCII)
+    help = context.get("help") or f"call it `{plain if not plain[:1].isdigit() else f'_{plain}'}`"
+    return Diagnostic(context.get("code", "T006"), "error", message, where, help=help, of_key=True)
 
 
 def _unknown_key(
-    kind: type[Section], loc: tuple[Any, ...], source: Source, path: str, where: str, also: Sequence[str]
+    kind: type[Section], loc: tuple[Any, ...], where: str, here: str, top: str, also: Sequence[str]
 ) -> Diagnostic:
     key, holder = str(loc[-1]), section_at(kind, loc[:-1])
     known = [*(sections.keys(holder) if holder else ()), *(also if len(loc) == 1 else ())]
+    help = _where_it_belongs(kind, key, known, here, top)
     message = f"unknown key `{key}`"
-    help = _where_it_belongs(kind, key, known, parent(where), path)
-    return Diagnostic(
-        "T001", "error", message, where, "not a key of this section", help, key_span(source, where)
-    )
+    return Diagnostic("T001", "error", message, where, "not a key of this section", help, of_key=True)
 
 
 def _where_it_belongs(kind: type[Section], key: str, known: Sequence[str], here: str, top: str) -> str:
     """`did you mean ...?`: a key of this section, or one elsewhere by the same name; else all keys here."""
+    first, dot, rest = key.partition(".")
+    if dot and first in known:
+        return f"a key has no dots; write `{first}: {{{rest}: ...}}`"
     near = nearest(key, known)
     if near:
         return f"did you mean `{near}`?"
     elsewhere = [p for p in paths_of(kind) if p.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return f"`{key}` belongs in `{join(top, parent(elsewhere[0])) or 'the top level'}`"
-    return f"{f'`{here}`' if here else 'the top level'} takes {listed(known)}" if known else ""
+    return f"{f'`{here}`' if here else 'the top level'} takes {listed(known)}" if known else "remove it"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """The known word that `word` was perhaps meant to be, or ''."""
     plain = {k.lower().replace("-", "_"): k for k in reversed(known)}
     folded = word.lower().replace("-", "_")
-    near = difflib.get_close_matches(folded, plain, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(folded, plain, n=1, cutoff=0.6)
     if near:
         return plain[near[0]]
     longer = [k for k in known if len(word) > 2 and (k.startswith(f"{folded}_") or k.endswith(f"_{folded}"))]
@@ -161,7 +167,7 @@ def _missing(kind: type[Section], loc: tuple[Any, ...], source: Source, where: s
     key, at = str(loc[-1]), parent(where)
     message = f"`{at}` has no `{key}`" if at else f"the spec has no `{key}`"
     sentence = _sentence(kind, loc)
-    help = f"add `{key}:`" + (f", {sentence}" if sentence else "")
+    help = f"add `{key}:`" + (f" ({sentence.partition(': ')[2]})" if sentence else "")
     span = _anchor(at, source)
     return Diagnostic("T005", "error", message, where, f"needs `{key}`", help, span)
 
@@ -176,12 +182,12 @@ def _anchor(path: str, source: Source) -> Span | None:
 
 
 def _sentence(kind: type[Section], loc: Sequence[Any]) -> str:
-    """What the docs say of the field at a location, as it goes on after a comma; or ''."""
+    """The field at a location, or the nearest one around it, and what the docs say of it; or ''."""
     names = [part for part in loc if not isinstance(part, int)]
     while names:
         holder = section_at(kind, names[:-1])
         if holder and names[-1] in sections.keys(holder):
-            return _lower(sections.docs(holder).get(str(names[-1]), ""))
+            return f"`{names[-1]}`: {_lower(sections.docs(holder).get(str(names[-1]), ''))}"
         names.pop()
     return ""
 
@@ -216,20 +222,25 @@ def _bad_value(holder: type[Section], loc: tuple[Any, ...], mistake: Any, where:
     elif kind in ("too_short", "too_long"):
         least = kind == "too_short"
         count = context["min_length" if least else "max_length"]
-        code, expected, help = "T004", f"{'at least' if least else 'at most'} {count} values long", ""
+        code, expected, help = "T004", f"a list of {'at least' if least else 'at most'} {count}", ""
+        given = list(given) if isinstance(given, tuple) else given
     else:
         code, expected = "T002", NOUNS.get(kind) or _lower(str(mistake["msg"]))
+        inner = section_at(holder, loc)
+        if kind == "model_type" and inner and issubclass(inner, Shorthand):
+            expected = "text or a section"
         help = _way_out(kind, given)
     if not help and (sentence := _sentence(holder, loc)):
-        help = f"`{[part for part in loc if isinstance(part, str)][-1]}`: {sentence}"
+        help = sentence
     message = f"`{where}` is {shown(given)}, but must be {expected}"
-    return Diagnostic(code, "error", message, where, f"expected {expected}", help)
+    label = f"expected {expected}" if len(expected) <= 50 else ""
+    return Diagnostic(code, "error", message, where, label, help)
 
 
 def _way_out(kind: str, given: Any) -> str:
     """What to write instead of a value of the wrong type, where that can be guessed."""
-    if kind in ("model_type", "dict_type") and given is None:
-        return "give it keys, or remove it"
+    if given is None:
+        return f"give it {'keys' if kind in ('model_type', 'dict_type') else 'a value'}, or remove it"
     if kind == "bool_type" and isinstance(given, str):
         return f"write {_YES[given.lower()]}" if given.lower() in _YES else ""
     if kind in ("int_type", "float_type") and isinstance(given, str):
@@ -249,12 +260,12 @@ def _way_out(kind: str, given: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value as a message quotes it."""
-    if value is None:
+    if value is None or value == "":
         return "empty"
     if isinstance(value, dict):
         return "a section"
     if isinstance(value, list | tuple):
-        return "a list"
+        return f"a list of {len(value)}" if len(value) != 1 else "a list of one"
     text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
     text = text or (number(value) if isinstance(value, float) else str(value))
     return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"

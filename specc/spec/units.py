@@ -34,7 +34,7 @@ def parse_time(value: Any) -> int:
     text = value.strip() if isinstance(value, str) else ""
     seconds = _clock(text) if ":" in text else _counted(text)
     if seconds is None:
-        help = "write HH:MM:SS" if re.fullmatch(r"\d+:\d\d", text) else ""
+        help = f"write {text}:00 for hours and minutes" if re.fullmatch(r"\d+:[0-5]\d", text) else ""
         raise refused("T007", "a time such as 4h, 90m, 1h30m, 04:00:00 or 1-00:00:00", help)
     if not 1 <= seconds <= LONGEST:
         raise refused("T007", "between 1s and 366d")
@@ -88,36 +88,30 @@ def format_size(size: int) -> str:
     return f"{count}{unit}"
 
 
-def _plain_name(what: str, pattern: str, allowed: str) -> Any:
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value):
-            return value
-        near = re.sub(r"[^a-z0-9._-]+" if "." in pattern else r"[^a-z0-9_-]+", "-", value.lower()).strip(
-            "-._"
-        )[:63]
-        help = f"write `{near}`" if near and re.fullmatch(pattern, near) else ""
-        raise refused("T006", f"{what}: {allowed}", help)
-
-    return AfterValidator(check)
-
-
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 STAGE = r"[a-z0-9][a-z0-9_-]{0,62}"
+"""Like a name, without dots, since paths such as `stages.NAME.train.lr` use them."""
+
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
-Name = Annotated[
-    str,
-    _plain_name("a name", NAME, "small letters, digits, `.`, `_` and `-`, at most 63"),
-    WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"}),
-]
-"""A name that is safe as a folder and as a job's name."""
 
-StageName = Annotated[
-    str,
-    _plain_name("a stage's name", STAGE, "small letters, digits, `_` and `-`, at most 63"),
-    WithJsonSchema({"type": "string", "pattern": f"^{STAGE}$"}),
-]
-"""Like a name, without dots, since paths such as `stages.NAME.train.lr` use them."""
+def name_like(text: str, pattern: str) -> str:
+    """The name nearest to `text` that the pattern allows, or ''."""
+    allowed = "a-z0-9._-" if "." in pattern else "a-z0-9_-"
+    near = re.sub(f"[^{allowed}]+", "-", text.lower()).strip("-._")[:63]
+    return near if re.fullmatch(pattern, near) else ""
+
+
+def _name(value: str) -> str:
+    if re.fullmatch(NAME, value):
+        return value
+    near = name_like(value, NAME)
+    expected = "made of small letters, digits, `.`, `_` and `-`, at most 63"
+    raise refused("T006", expected, f"write `{near}`" if near else "")
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME}$"})]
+"""A name that is safe as a folder and as a job's name."""
 
 Time = Annotated[
     int,
@@ -144,7 +138,7 @@ def _one_line(value: str) -> str:
 
 def _given(value: str) -> str:
     if not value.strip():
-        raise refused("T012", "text that is not empty")
+        raise refused("T012", "text", "give it a value, or remove it")
     return _one_line(value)
 
 
