@@ -68,7 +68,8 @@ def report(error: BaseException, attempt: Path | None, rank: int, step: int | No
     there, so that the one line that a person sees is the cause.
     """
     known = as_problem(error)
-    is_echo = known.code == "R099" and any(sign in known.message for sign in PEER_LOST)
+    lost = known.code == "R099" and any(sign in known.message for sign in PEER_LOST)
+    is_echo = lost or known.code == "R017"
     if attempt is not None:
         _write(attempt, known, error, rank, step, is_echo)
         time.sleep(2.0 if is_echo else 0.2)

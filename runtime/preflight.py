@@ -234,20 +234,23 @@ class Meeting:
     def agree(self, about: str, problem: Problem | None, seconds: int = MEETING_SECONDS) -> Problem | None:
         """Every rank's verdict on `about`; the problem of the lowest rank that has one, or None.
 
-        Every rank calls it. A rank that does not come within `seconds` is itself the problem.
+        Every rank calls it. A rank that does not come within `seconds` is itself the problem, and R017
+        is raised where rank 0 is not heard of.
         """
         if self._store is None:
             return problem
         mine = [problem.code, problem.message, problem.outside] if problem else None
-        self._store.set(f"{about}/{self.place.rank}", json.dumps(mine))
         limit = timedelta(seconds=seconds)
-        if self.place.is_first:
-            self._store.set(f"{about}/verdict", json.dumps(self._verdict(about, limit)))
         try:
+            self._store.set(f"{about}/{self.place.rank}", json.dumps(mine))
+            if self.place.is_first:
+                self._store.set(f"{about}/verdict", json.dumps(self._verdict(about, limit)))
             self._store.wait([f"{about}/verdict"], 2 * limit)  # rank 0 itself waits for the others
             said = json.loads(self._store.get(f"{about}/verdict"))
-        except Exception:
-            said = [0, "R017", f"rank 0 gave no word on {about} within {seconds} s", True]
+        except Exception:  # the store lives where rank 0 does: it went away, or never answered
+            raise Problem(
+                "R017", f"rank 0 gave no word on {about} within {seconds} s", outside=True
+            ) from None
         if said is None:
             return None
         rank, code, message, outside = said

@@ -1,0 +1,85 @@
+"""How a failing rank reports: one line for a person, the lowest rank, and the cause rather than its echo."""
+
+import errno
+import json
+
+import pytest
+
+from runtime import failure
+from runtime.problem import Problem
+
+LOST = RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:38293")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(failure.time, "sleep", lambda seconds: None)
+
+
+def test_a_problem_is_its_code_and_sentence(tmp_path, capsys):
+    code = failure.report(Problem("R005", "no data here", outside=True), tmp_path, 0, None)
+    assert (code, capsys.readouterr().err) == (3, "error[R005]: no data here\n")
+    assert json.loads((tmp_path / "error-0.json").read_text()) == {
+        "code": "R005",
+        "message": "no data here",
+        "rank": 0,
+        "step": None,
+        "echo": False,
+        "exit_code": 3,
+    }
+    assert not list(tmp_path.glob("traceback*"))
+
+
+def test_a_defect_keeps_its_traceback_and_shows_one_line(tmp_path, capsys):
+    with pytest.raises(KeyError) as caught:
+        {}["x"]
+    assert failure.report(caught.value, tmp_path, 3, 7) == 1
+    said = capsys.readouterr().err
+    assert said == f"error[R099]: KeyError: 'x' (traceback in {tmp_path}/traceback-3.txt)\n"
+    assert '{}["x"]' in (tmp_path / "traceback-3.txt").read_text()
+
+
+def test_only_the_lowest_of_several_ranks_speaks(tmp_path, capsys):
+    failure.report(Problem("R010", "bad"), tmp_path, 1, 4)
+    failure.report(Problem("R010", "bad"), tmp_path, 2, 4)
+    assert capsys.readouterr().err == "error[R010]: bad\n"
+
+
+def test_an_echo_is_silent_when_the_cause_is_known_whatever_its_rank(tmp_path, capsys):
+    failure.report(Problem("R013", "gradient norm is nan"), tmp_path, 5, 4)
+    failure.report(LOST, tmp_path, 0, 4)
+    failure.report(Problem("R017", "rank 0 gave no word", outside=True), tmp_path, 1, 4)
+    assert capsys.readouterr().err == "error[R013]: gradient norm is nan\n"
+
+
+def test_an_echo_speaks_when_nobody_else_does(tmp_path, capsys):
+    failure.report(LOST, tmp_path, 1, 4)
+    failure.report(LOST, tmp_path, 2, 4)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "Connection closed by peer" in said[0]
+
+
+class EngineError(RuntimeError):
+    """As the engine's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code"),
+    [
+        (ValueError("R021: torn"), "R021", 1),
+        (EngineError("gradient norm is nan at step 3"), "R013", 1),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/metrics.jsonl"), "R007", 3),
+        (MemoryError("2 GiB"), "R018", 3),
+        (ValueError("anything"), "R099", 1),
+    ],
+)
+def test_exceptions_of_other_modules_get_their_code(error, code, exit_code):
+    found = failure.as_problem(error)
+    assert (found.code, failure.exit_code(found)) == (code, exit_code)
+
+
+def test_a_folder_that_cannot_be_written_does_not_hide_the_problem(tmp_path, capsys):
+    (tmp_path / "attempt").write_text("")
+    assert failure.report(Problem("R006", "cannot write"), tmp_path / "attempt", 0, None) == 1
+    assert capsys.readouterr().err == "error[R006]: cannot write\n"
