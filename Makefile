@@ -23,7 +23,7 @@ test: .venv/.ready
 
 ## make test-fast  the compiler's tests only: no torch, under a minute
 test-fast: .venv/.ready
-	$(BIN)/python -m pytest -m 'not torch and not slurm'
+	$(BIN)/python -m pytest -m 'not torch and not slurm and not slow'
 
 ## make lint       ruff and pyright
 lint: .venv/.ready

@@ -7,7 +7,6 @@ block run one after the other in one folder that looks like the root of a fresh 
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,11 +53,12 @@ def run_block(block: str, clone: Path) -> None:
     bin_folder = Path(sys.executable).parent
     plain = {"NO_COLOR": "1", "COLUMNS": "120", "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
     for command, lines in shown(block):
-        ran = subprocess.run(
-            ["bash", "-c", command], cwd=clone, env={**os.environ, **plain}, capture_output=True, text=True, timeout=280
-        )
-        output = ran.stdout + ran.stderr
-        assert as_pattern(lines).fullmatch(output), f"$ {command}\nshown:\n" + "\n".join(lines) + f"\nprinted:\n{output}"
+        env = {**os.environ, **plain}
+        words = ["bash", "-c", f"exec 2>&1; {command}"]
+        ran = subprocess.run(words, cwd=clone, env=env, capture_output=True, text=True, timeout=280)
+        shown_lines = "\n".join(lines)
+        matches = as_pattern(lines).fullmatch(ran.stdout)
+        assert matches, f"$ {command}\nshown:\n{shown_lines}\nprinted:\n{ran.stdout}"
 
 
 def lane(block: str) -> str:
@@ -68,13 +68,19 @@ def lane(block: str) -> str:
     return "torch" if any(TRAINS in command for command in commands) else "fast"
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if lane(b) == "fast"], ids=lambda b: shlex.quote(b.split("\n")[0]))
+def blocks_of(wanted: str):
+    return pytest.mark.parametrize(
+        "block", [pytest.param(b, id=b[2:40]) for b in BLOCKS if lane(b) == wanted]
+    )
+
+
+@blocks_of("fast")
 def test_a_shown_command_prints_what_is_shown(block, clone):
     run_block(block, clone)
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("block", [b for b in BLOCKS if lane(b) == "torch"], ids=lambda b: shlex.quote(b.split("\n")[0]))
+@blocks_of("torch")
 def test_a_shown_training_run_prints_what_is_shown(block, clone):
     run_block(block, clone)
 

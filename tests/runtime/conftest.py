@@ -7,13 +7,7 @@ server runs no torch operation itself, so that a fork inherits no threads and no
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
-import pickle
-import signal
-import socket
-import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import forkserver
@@ -21,11 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-class WorldFailed(AssertionError):
-    """A rank raised, died or hung; the message holds its traceback."""
-
+import worlds
 
 World = Callable[..., list[Any]]
 
@@ -62,92 +52,19 @@ def world(forks: Any) -> World:
         **kwargs: Any,
     ) -> list[Any]:
         task = partial(fn, *args, **kwargs)
-        port = _free_port()
+        port = worlds.free_port()
         workers, pipes = [], []
         for rank in range(n):
             receiver, sender = forks.Pipe(duplex=False)
-            place = _environment(rank, n, port) | (env or {})
-            worker = forks.Process(target=_work, args=(sender, place, task), daemon=False)
+            place = worlds.environment_of(rank, n, port) | (env or {})
+            worker = forks.Process(target=worlds.work, args=(sender, place, task), daemon=False)
             worker.start()
             sender.close()
             workers.append(worker)
             pipes.append(receiver)
         try:
-            return _collect(pipes, timeout)
+            return worlds.collect(pipes, timeout)
         finally:
-            _stop(workers)
+            worlds.stop(workers)
 
     return run
-
-
-def _environment(rank: int, n: int, port: int) -> dict[str, str]:
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(n),
-        "LOCAL_WORLD_SIZE": str(n),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _work(sender: Any, environment: dict[str, str], task: Callable[[], Any]) -> None:
-    os.setpgid(0, 0)  # so that whatever this rank starts can be stopped with it
-    os.environ.update(environment)
-    try:
-        import torch
-
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-        answer = (True, task())
-    except BaseException:
-        answer = (False, f"rank {environment['RANK']}:\n{traceback.format_exc()}")
-    sender.send_bytes(pickle.dumps(answer))
-    sender.close()
-
-
-def _collect(pipes: list[Any], timeout: float) -> list[Any]:
-    results: dict[int, Any] = {}
-    waiting = dict(zip(pipes, range(len(pipes)), strict=True))
-    deadline = time.monotonic() + timeout
-    while waiting:
-        ready = multiprocessing.connection.wait(list(waiting), max(deadline - time.monotonic(), 0))
-        if not ready:
-            raise WorldFailed(f"ranks {sorted(waiting.values())} did not finish in {timeout:.0f} s")
-        for pipe in ready:
-            rank = waiting.pop(pipe)
-            try:
-                fine, value = pickle.loads(pipe.recv_bytes())  # noqa: S301 - our own children
-            except EOFError:
-                raise WorldFailed(f"rank {rank} died without a word") from None
-            if not fine:
-                raise WorldFailed(value)
-            results[rank] = value
-    return [results[rank] for rank in sorted(results)]
-
-
-def _stop(workers: list[Any]) -> None:
-    for worker in workers:
-        worker.join(5 if worker.exitcode is None and not _failed(workers) else 0.2)
-    for worker in workers:
-        if worker.is_alive():
-            _kill(worker.pid)
-            worker.join(5)
-
-
-def _failed(workers: list[Any]) -> bool:
-    return any(worker.exitcode not in (None, 0) for worker in workers)
-
-
-def _kill(pid: int) -> None:
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

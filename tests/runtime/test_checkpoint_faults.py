@@ -13,7 +13,7 @@ import plans
 import pytest
 import saves
 import toys
-from conftest import WorldFailed
+from worlds import WorldFailed
 
 from runtime import manifest
 from specc.plan import Layout, Weights

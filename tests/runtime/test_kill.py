@@ -5,7 +5,7 @@ import signal
 
 import plans
 import pytest
-from conftest import WorldFailed
+from worlds import WorldFailed
 
 from specc.plan import Layout
 

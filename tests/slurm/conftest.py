@@ -6,14 +6,14 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from specc import emit
-from specc.plan import FORMAT, Cluster, Job, Layout, Model, Plan, Role, Shape, Slurm, Weights
+from specc.plan import FORMAT, Cluster, Job, Plan, Slurm
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cluster as lab
@@ -35,42 +35,6 @@ def slurm(private_cluster: lab.Cluster) -> Iterator[lab.Cluster]:
     """The cluster with an empty queue and all its nodes."""
     yield private_cluster
     private_cluster.cancel_all()
-
-
-def job(
-    stage: str = "sft", after: tuple[str, ...] = (), nodes: int = 1, gpus: int = 1, **settings: Any
-) -> Job:
-    """A job of the stand-in runtime."""
-    shape = Shape("llama", 2, 64, 128, 4, 2, 16, 259, 128)
-    model = Model("tiny-llama", shape, Weights())
-    role = Role("model", "sft", nodes, gpus, Layout(dp=nodes * gpus), 1, 8, model)
-    heartbeat = settings.pop("heartbeat_seconds", 600)
-    env = settings.pop("env", {})
-    return Job(
-        stage, stage, nodes, after, (role,), settings, {}, hash=f"hash-of-{stage}", env=env,
-        heartbeat_seconds=heartbeat, time_seconds=settings.pop("time_seconds", 3600),
-    )  # fmt: skip
-
-
-def sft(nodes: int = 2, steps: int = 30, save_every: int = 10, **more: Any) -> Job:
-    """A job of the real runtime: one process per node trains a tiny Llama on generated sums."""
-    train = {
-        "steps": steps, "epochs": 0, "lr": 1e-3, "min_lr": 1e-4, "schedule": "cosine", "warmup_steps": 2,
-        "constant_steps": 0, "weight_decay": 0.0, "betas": [0.9, 0.95], "epsilon": 1e-8, "clip": 1.0,
-        "seq_length": 64, "packing": False, "shuffle": True, "validate_every": 0, "save_every": save_every,
-        "log_every": 1, "keep_last": 3, "keep_best": 0, "tensorboard": False, "wandb": None, **more,
-    }  # fmt: skip
-    plain = job(nodes=nodes)
-    answers = {"answer_only": True, "truncation": "right", "add_eos": True, "add_bos": False}
-    data = {"train": {"path": "builtin:arithmetic", "format": "auto", "limit": 200}, "validation": None}
-    role = replace(plain.roles[0], precision="fp32", distributed_optimizer=False)
-    return replace(
-        plain,
-        roles=(role,),
-        settings={"train": train, "sft": answers},
-        data=data,
-        env={"OMP_NUM_THREADS": "1"},
-    )
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cluster import until
-from conftest import job
+from plans import job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 

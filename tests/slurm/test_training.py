@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cluster import until
-from conftest import job, sft
+from plans import job, sft
 
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 
