@@ -57,34 +57,39 @@ def compile_spec(
     """
     folder = Path(path).resolve().parent
     text, said = source.read(path)
-    done = Compilation(text).after(said)
-    if done.fine:
-        done = _typed(done, overrides)
-    if done.fine and tiny:
+    done = _typed(Compilation(text, diagnostics=tuple(said)), overrides)
+    if done.experiment and tiny:
         from specc import tiny as tinies
 
         twin = tinies.changes(experiments.resolved(done.experiment), folder)
         done = _typed(Compilation(text), [*twin, *overrides])
-    if not done.fine:
+    if (experiment := done.experiment) is None:
         return done
 
-    graph, said = graphs.lower(done.experiment)
-    done = done.after([*said, *inputs.check(done.experiment, folder, strict=here)], graph=graph)
-    profile, name, said = clusters.find_profile(cluster or done.experiment.cluster, folder)
+    graph, said = graphs.lower(experiment)
+    done = done.after([*said, *inputs.check(experiment, folder, strict=here)], graph=graph)
+    profile, name, said = clusters.find_profile(cluster or experiment.cluster, folder)
     if here and (tiny or profile is None or profile.scheduler != "none"):
         from specc import machine
 
         profile, name, said = machine.profile([] if tiny else machine.gpus())
     done = done.after(said, profile=profile)
-    if not done.fine:
+    if profile is None or not done.fine:
         return done
 
     plan, said = planner.plan(graph, profile, name, folder)
-    return done.after(said, plan=plan)
+    done = done.after(said, plan=plan)
+    if here and plan:
+        from specc import machine
+
+        done = done.after(machine.shortage(plan, machine.free_gib()))
+    return done
 
 
 def _typed(done: Compilation, overrides: Sequence[str]) -> Compilation:
-    """From text to an experiment whose every value has its type."""
+    """From text to an experiment whose every value has its type; None when there is an error."""
+    if not done.fine:
+        return done
     changed, said = source.with_overrides(done.source, overrides)
     done = done.after(said, source=changed)
     if not done.fine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specc.diagnostics import Diagnostic
+from specc.plan import Plan
 from specc.planner import hardware
+from specc.planner.shapes import parameters
 from specc.spec.cluster import Gpus, Profile, RuntimeProfile, find_profile
 
 LOCAL_CPU = "local-cpu"
@@ -41,6 +45,37 @@ def _unknown(gpu: Gpu) -> Diagnostic:
     message = f"this machine's GPU, {gpu.name}, is not in the catalog, so the CPU is used"
     help = "write a profile with `gpus: {type: ...}` for the most similar one and name it with --cluster"
     return Diagnostic("P006", "warning", message, help=help)
+
+
+def shortage(plan: Plan, free_gib: float) -> list[Diagnostic]:
+    """An error for each stage whose models do not fit into the memory of this machine; for a CPU only.
+
+    Weights, gradients and Adam's two moments take 16 bytes a parameter, in every copy of the model.
+    """
+    if plan.cluster.device != "cpu":
+        return []
+    said = []
+    for job in plan.jobs:
+        bytes_needed = sum(
+            16 * parameters(role.model.shape, role.model.head) * role.layout.dp for role in job.roles
+        )
+        needed = bytes_needed / 2**30
+        if needed > free_gib:
+            message = f"stage `{job.stage}` needs about {needed:,.0f} GiB for its weights and optimizer"
+            label = f"this machine has {free_gib:,.0f} GiB free"
+            path = f"stages.{job.stage}.model" if "stages" in plan.spec else "model"
+            said.append(Diagnostic("P031", "error", f"{message}, but {label}", path, label))
+    return said
+
+
+def free_gib() -> float:
+    """Memory that processes can still take, GiB; without end where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return math.inf
+    found = re.search(r"MemAvailable:\s*(\d+) kB", text)
+    return int(found[1]) / 2**20 if found else math.inf
 
 
 def gpus(command: str = "nvidia-smi") -> list[Gpu]:
