@@ -1,7 +1,7 @@
 """Checkpoints: save and load the whole state of a run so that a kill at any moment loses only steps.
 
     checkpoint/step-20/     __0_0.distcp ... .metadata common.pt metadata.json   Megatron's torch_dist
-                            state.json        our own: the caller's state, the layout, how to reseed
+                            state.json        our own: the caller's state, and how to reseed
                             rng/rank-0.safetensors ...                           one per rank
                             MANIFEST.json     written last: what it is, and every file's checksum
     checkpoint/best.json    the step with the best metric so far
