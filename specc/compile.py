@@ -61,8 +61,8 @@ def compile_spec(
     if done.experiment and tiny:
         from specc import tiny as tinies
 
-        twin = tinies.changes(experiments.resolved(done.experiment), folder)
-        done = _typed(Compilation(text), [*twin, *overrides])
+        twin = tinies.changes(experiments.resolved(done.experiment), folder, overrides)
+        done = _typed(Compilation(text), [*overrides, *twin])
     if (experiment := done.experiment) is None:
         return done
 

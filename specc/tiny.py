@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,16 @@ INSTEAD = {"nodes": 1, "gpus": None, "parallel": {}, "precision": "fp32"}
 """Values that are replaced whatever the spec says, where it says anything."""
 
 
-def changes(resolved: Mapping[str, Any], folder: Path) -> list[str]:
-    """What makes a resolved spec tiny, as `path=value`; relative paths start from `folder`."""
+def changes(resolved: Mapping[str, Any], folder: Path, asked: Sequence[str] = ()) -> list[str]:
+    """What makes a resolved spec tiny, as `path=value`; relative paths start from `folder`.
+
+    Numbers of `train` that the user `asked` for by --set stay as they are: who wants more steps gets them.
+    """
     stages = resolved.get("stages")
-    if not stages:
-        return list(_of_stage(resolved, "", folder))
-    return [
-        change for name, stage in stages.items() for change in _of_stage(stage, f"stages.{name}.", folder)
-    ]
+    parts = {f"stages.{name}.": stage for name, stage in stages.items()} if stages else {"": resolved}
+    found = [change for prefix, stage in parts.items() for change in _of_stage(stage, prefix, folder)]
+    kept = {path for path in (override.partition("=")[0] for override in asked) if "train." in path}
+    return [change for change in found if change.partition("=")[0] not in kept]
 
 
 def shrunk(shape: Shape) -> Shape:

@@ -1,0 +1,102 @@
+"""The tiny twin: what shrinks, what stays."""
+
+import dataclasses
+
+import pytest
+
+from specc import models, shipped, tiny
+from specc.compile import compile_spec
+
+SPEC = """\
+name: large
+cluster: example-h100
+algorithm: sft
+model: {name: NAME, chat_template: extra_id}
+data: {train: DATA, validation: nowhere.jsonl}
+train: {steps: 800, global_batch: 128, seq_length: 4096, lr: 1e-5, warmup_steps: 20, constant_steps: 100}
+nodes: 32
+parallel: {tp: 8, pp: 2}
+"""
+
+
+@pytest.fixture
+def twin(tmp_path):
+    """The plan of the tiny twin of SPEC."""
+
+    def plan(name="llama3-70b", data="nowhere.jsonl", overrides=()):
+        path = tmp_path / "large.yaml"
+        path.write_text(SPEC.replace("NAME", name).replace("DATA", data))
+        done = compile_spec(path, overrides, tiny=True, here=True)
+        assert done.plan, done.diagnostics
+        return done.plan
+
+    return plan
+
+
+def test_the_twin_runs_on_this_machines_cpu_in_one_node(twin):
+    (job,) = twin().jobs
+    assert (twin().cluster.device, job.nodes) == ("cpu", 1)
+
+
+def test_the_algorithms_settings_stay(twin):
+    (job,) = twin().jobs
+    assert job.settings["train"]["lr"] == 1e-5
+    assert job.settings["sft"]["answer_only"] is True
+    assert job.roles[0].model.chat_template == "extra_id"
+
+
+def test_steps_batches_and_lengths_shrink(twin):
+    (job,) = twin().jobs
+    train = job.settings["train"]
+    assert (train["steps"], train["warmup_steps"], job.roles[0].global_batch) == (10, 1, 4)
+    assert train["seq_length"] == 512
+
+
+def test_data_that_is_absent_becomes_generated_rows_of_the_same_form(twin):
+    (job,) = twin().jobs
+    assert job.data["train"]["path"] == job.data["validation"]["path"] == "builtin:arithmetic"
+    assert job.data["train"]["format"] == "chat"
+
+
+def test_data_that_is_here_is_read_as_the_spec_says(twin, tmp_path):
+    said = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    (tmp_path / "rows.jsonl").write_text(said * 100)
+    rows = twin(data="rows.jsonl").jobs[0].data["train"]
+    assert (rows["path"], rows["limit"]) == ("rows.jsonl", tiny.ROWS)
+
+
+def test_who_wants_more_steps_gets_them_but_no_larger_model(twin):
+    (job,) = twin(overrides=["train.steps=200", "model=llama3-8b"]).jobs
+    assert job.settings["train"]["steps"] == 200
+    assert job.roles[0].model.shape.layers == 2
+
+
+def test_the_changes_stand_in_the_plan(twin):
+    assert "train.steps=10" in twin().overrides
+
+
+@pytest.mark.parametrize("name", ["llama3-70b", "gemma-7b", "qwen2.5-7b", "qwen3-8b", "mixtral-8x7b"])
+def test_a_model_keeps_what_is_peculiar_to_its_family(name):
+    entry, _ = models.find(name)
+    small = tiny.shrunk(entry.shape)
+    kept = ("family", "norm", "activation", "tied", "qkv_bias", "qk_norm", "position", "rope_base")
+    assert all(getattr(small, field) == getattr(entry.shape, field) for field in kept)
+    assert small.layers == 2
+    assert bool(small.experts) == bool(entry.shape.experts)
+    assert (small.kv_groups < small.heads) == (entry.shape.kv_groups < entry.shape.heads)
+
+
+@pytest.mark.parametrize("name", list(models.catalog()))
+def test_every_model_of_the_catalog_has_a_sound_twin(name):
+    entry, _ = models.find(name)
+    small = tiny.shrunk(entry.shape)
+    written = {key: value for key, value in dataclasses.asdict(small).items() if value != {}}
+    assert models.shape_from_numbers(written) == small
+
+
+@pytest.mark.parametrize("spec", sorted(shipped.specs().glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_spec_has_a_twin_with_the_same_stages(spec):
+    large, small = compile_spec(spec), compile_spec(spec, tiny=True, here=True)
+    assert small.plan, small.diagnostics
+    assert [job.name for job in small.plan.jobs] == [job.name for job in large.plan.jobs]
+    assert [job.depends_on for job in small.plan.jobs] == [job.depends_on for job in large.plan.jobs]
