@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 
-import plans
+import toy_runs
 
 from specc.plan import Layout, Model, Plan, Weights
 
@@ -64,10 +64,10 @@ def gsm8k_plan(data: Path, folder: Path, steps: int, rows: int = 0, layout: Layo
     test = chats(data / "test.jsonl", folder / "test.jsonl", 200)
     tokenizer = sentencepiece(data / "train.jsonl", folder / "gsm8k.model")
     shape = replace(
-        plans.LLAMA, layers=3, hidden=128, ffn=352, heads=4, kv_groups=2, head_dim=32, vocab=VOCABULARY
+        toy_runs.LLAMA, layers=3, hidden=128, ffn=352, heads=4, kv_groups=2, head_dim=32, vocab=VOCABULARY
     )
     shape = replace(shape, max_positions=512)
-    found = plans.plan(
+    found = toy_runs.plan(
         layout or Layout(dp=2),
         micro_batch=4,
         global_batch=32,
@@ -107,13 +107,13 @@ def main() -> None:
     given = words.parse_args()
     folder = given.dir or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    file = plans.written(folder, gsm8k_plan(given.data, folder, given.steps))
+    file = toy_runs.written(folder, gsm8k_plan(given.data, folder, given.steps))
     began = time.monotonic()
     kill_a_rank_at(folder, file, given.steps * 2 // 5)
-    before = len(plans.metrics(folder))
-    ended = plans.torchrun(file, 2, attempt="2", timeout=7200)
+    before = len(toy_runs.metrics(folder))
+    ended = toy_runs.torchrun(file, 2, attempt="2", timeout=7200)
     assert ended.returncode == 0, ended.stderr
-    found = plans.metrics(folder)
+    found = toy_runs.metrics(folder)
     resumed = next(line for line in ended.stdout.splitlines() if line.startswith("resuming"))
     data = next(line for line in ended.stdout.splitlines() if line.startswith("data.train"))
     speeds = sorted(line["tokens_per_second"] for line in found)

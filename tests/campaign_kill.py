@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 
-import plans
+import toy_runs
 from test_run import ranks, started
 
 from specc.plan import Layout
@@ -62,16 +62,16 @@ def main() -> int:
 def written(folder: Path, layout: Layout) -> Path:
     train = {"steps": 30, "save_every": 3, "validate_every": 5, "keep_best": 1}
     validation = {"path": "builtin:arithmetic", "limit": 16}
-    found = plans.plan(layout, train=train, validation=validation)
-    return plans.written(folder, found)
+    found = toy_runs.plan(layout, train=train, validation=validation)
+    return toy_runs.written(folder, found)
 
 
 def finished(folder: Path, layout: Layout, attempt: str = "1") -> list[tuple]:
     """The series of a run that is let be."""
-    ended = plans.torchrun(written(folder, layout), 2, attempt=attempt)
+    ended = toy_runs.torchrun(written(folder, layout), 2, attempt=attempt)
     assert ended.returncode == 0, ended.stderr
     assert (folder / "sft" / "output.json").exists()
-    return plans.series(folder)
+    return toy_runs.series(folder)
 
 
 def killed(folder: Path, layout: Layout, draw: random.Random, seconds: float) -> list[str]:

@@ -3,8 +3,8 @@
 import os
 import signal
 
-import plans
 import pytest
+import toy_runs
 from worlds import WorldFailed
 
 from specc.plan import Layout
@@ -47,40 +47,43 @@ def killed(plan_file, moment):
         return result
 
     setattr(owner, name, counted)
-    return plans.attempt(plan_file)
+    return toy_runs.attempt(plan_file)
 
 
-@pytest.fixture(scope="module")
-def whole(forks, tmp_path_factory):
-    """The series of a run that nobody killed."""
-    import conftest
+UNKILLED = []
+"""The series of a run that nobody killed, once it is known."""
 
-    folder = tmp_path_factory.mktemp("whole")
-    file = plans.written(folder, plans.plan(LAYOUT))
-    assert conftest.world.__wrapped__(forks)(2, plans.attempt, str(file)) == [0, 0]
-    return plans.series(folder)
+
+@pytest.fixture
+def whole(world, tmp_path_factory):
+    if not UNKILLED:
+        folder = tmp_path_factory.mktemp("whole")
+        file = toy_runs.written(folder, toy_runs.plan(LAYOUT))
+        assert world(2, toy_runs.attempt, str(file)) == [0, 0]
+        UNKILLED.extend(toy_runs.series(folder))
+    return UNKILLED
 
 
 @pytest.mark.parametrize("moment", ["in a step", "in a save", "before the manifest", "between data and step"])
 def test_the_series_of_a_killed_run_is_that_of_an_unkilled_one(world, tmp_path, whole, moment):
-    file = plans.written(tmp_path, plans.plan(LAYOUT))
+    file = toy_runs.written(tmp_path, toy_runs.plan(LAYOUT))
     with pytest.raises(WorldFailed):
         world(2, killed, str(file), moment)
     assert not (tmp_path / "sft" / "output.json").exists()
-    before = plans.series(tmp_path)
+    before = toy_runs.series(tmp_path)
     assert before == whole[: len(before)]
-    assert world(2, plans.attempt, str(file), "2") == [0, 0]
-    assert plans.series(tmp_path) == whole
+    assert world(2, toy_runs.attempt, str(file), "2") == [0, 0]
+    assert toy_runs.series(tmp_path) == whole
     tail = (tmp_path / "sft" / "attempts" / "2" / "metrics-after-step-2.jsonl").read_text()
     assert len(tail.splitlines()) == len(before) - 2  # it went on after step 2
 
 
 def test_a_killed_run_goes_on_under_another_layout_with_nearly_the_same_series(world, tmp_path, whole):
-    file = plans.written(tmp_path, plans.plan(LAYOUT))
+    file = toy_runs.written(tmp_path, toy_runs.plan(LAYOUT))
     with pytest.raises(WorldFailed):
         world(2, killed, str(file), "in a step")
-    plans.written(tmp_path, plans.plan(Layout(pp=2), micro_batch=2))
-    assert world(2, plans.attempt, str(file), "2") == [0, 0]
-    for ours, theirs in zip(plans.series(tmp_path), whole, strict=True):
+    toy_runs.written(tmp_path, toy_runs.plan(Layout(pp=2), micro_batch=2))
+    assert world(2, toy_runs.attempt, str(file), "2") == [0, 0]
+    for ours, theirs in zip(toy_runs.series(tmp_path), whole, strict=True):
         assert (ours[0], *ours[3:]) == (theirs[0], *theirs[3:])
         assert ours[1:3] == pytest.approx(theirs[1:3], rel=1e-4)

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-import plans  # noqa: E402
+import toy_runs  # noqa: E402
 
 from runtime import ports, preflight  # noqa: E402
 from runtime.place import place_of  # noqa: E402
@@ -23,7 +23,7 @@ from specc.plan import Layout, Model, Weights  # noqa: E402
 
 
 def checked(folder, found, **environment):
-    file = plans.written(folder, found)
+    file = toy_runs.written(folder, found)
     plan, job, role = preflight.read_plan(file, "sft", "model")
     world = str(role.layout.world_size)
     own = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "SPECC_ATTEMPT": "1"} | environment
@@ -39,11 +39,11 @@ def refused(folder, found, **environment):
 
 
 def test_a_good_plan_passes(tmp_path):
-    checked(tmp_path, plans.plan(Layout(tp=2)))
+    checked(tmp_path, toy_runs.plan(Layout(tp=2)))
 
 
 def test_a_plan_of_another_format_is_refused(tmp_path):
-    file = plans.written(tmp_path, plans.plan())
+    file = toy_runs.written(tmp_path, toy_runs.plan())
     file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(
         Problem, match=r"R001: .* plan format 99, but this version reads format 1; compile again"
@@ -65,7 +65,7 @@ def test_a_plan_that_is_not_there_is_outside_our_power(tmp_path):
 
 
 def test_an_unknown_job_or_role_is_refused_by_name(tmp_path):
-    file = plans.written(tmp_path, plans.plan())
+    file = toy_runs.written(tmp_path, toy_runs.plan())
     with pytest.raises(Problem, match="R002: the plan has no job `dpo`; it has sft"):
         preflight.read_plan(file, "dpo", "model")
     with pytest.raises(Problem, match="R002: job `sft` has no role `critic`; it has model"):
@@ -73,7 +73,7 @@ def test_an_unknown_job_or_role_is_refused_by_name(tmp_path):
 
 
 def test_a_wrong_world_size_shows_the_product(tmp_path):
-    said = refused(tmp_path, plans.plan(Layout(tp=2, pp=2, dp=2)), WORLD_SIZE="6")
+    said = refused(tmp_path, toy_runs.plan(Layout(tp=2, pp=2, dp=2)), WORLD_SIZE="6")
     assert said == (
         "R003: world size 6 is not TP 2 x PP 2 x CP 1 x DP 2 = 8 of role `model`; "
         "start 8 processes, or compile for 6"
@@ -81,63 +81,63 @@ def test_a_wrong_world_size_shows_the_product(tmp_path):
 
 
 def test_data_that_is_not_there_is_refused(tmp_path):
-    found = plans.plan(data={"path": "/nowhere/rows.jsonl"})
+    found = toy_runs.plan(data={"path": "/nowhere/rows.jsonl"})
     assert refused(tmp_path, found) == "R005: data.train is not there: `/nowhere/rows.jsonl`"
 
 
 def test_empty_data_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").touch()
-    found = plans.plan(data={"path": str(tmp_path / "rows.jsonl")})
+    found = toy_runs.plan(data={"path": str(tmp_path / "rows.jsonl")})
     assert refused(tmp_path, found) == "R011: data.train is empty: `RUN/rows.jsonl`"
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
-    found = plans.plan(weights=Weights("hf", "/nowhere/llama"))
+    found = toy_runs.plan(weights=Weights("hf", "/nowhere/llama"))
     assert refused(tmp_path, found) == "R005: model `tiny` is not there: `/nowhere/llama`"
 
 
 def test_a_stage_whose_model_is_not_there_yet_is_refused(tmp_path):
-    found = plans.plan(weights=Weights("stage", stage="before"))
+    found = toy_runs.plan(weights=Weights("stage", stage="before"))
     said = refused(tmp_path, found)
     assert said == "R016: the model comes from stage `before`, but `RUN/before` is not finished; run it first"
 
 
 def test_a_tokenizer_that_is_not_there_is_refused(tmp_path):
-    found = plans.plan(model=Model("tiny", plans.LLAMA, Weights(), tokenizer="/nowhere/tokenizer.json"))
+    found = toy_runs.plan(model=Model("tiny", toy_runs.LLAMA, Weights(), tokenizer="/nowhere/tokenizer.json"))
     assert refused(tmp_path, found) == "R005: the tokenizer is not there: `/nowhere/tokenizer.json`"
 
 
 def test_an_unknown_program_is_refused(tmp_path):
-    assert refused(tmp_path, plans.plan(program="alchemy")).startswith(
+    assert refused(tmp_path, toy_runs.plan(program="alchemy")).startswith(
         "R002: this version has no program `alchemy`"
     )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    plans.written(tmp_path, plans.plan())
+    toy_runs.written(tmp_path, toy_runs.plan())
     tmp_path.chmod(0o500)
-    assert refused(tmp_path, plans.plan()).startswith("R006: cannot write in `RUN/sft`")
+    assert refused(tmp_path, toy_runs.plan()).startswith("R006: cannot write in `RUN/sft`")
 
 
 def test_a_stage_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "sft").write_text("")
-    assert refused(tmp_path, plans.plan()).startswith("R006: cannot write in `RUN/sft`")
+    assert refused(tmp_path, toy_runs.plan()).startswith("R006: cannot write in `RUN/sft`")
 
 
 def test_a_model_that_no_disk_holds_is_refused_with_both_sizes(tmp_path):
-    giant = replace(plans.LLAMA, layers=2000, hidden=65536, ffn=262144)
-    said = refused(tmp_path, plans.plan(shape=giant))
+    giant = replace(toy_runs.LLAMA, layers=2000, hidden=65536, ffn=262144)
+    said = refused(tmp_path, toy_runs.plan(shape=giant))
     assert said.startswith("R007: 3 checkpoints of ")
     assert "GiB free; lower train.keep_last or use another --dir" in said
 
 
 def test_another_experiment_in_the_folder_is_refused_with_the_changed_keys(tmp_path):
-    _, job, place = checked(tmp_path, plans.plan())
+    _, job, place = checked(tmp_path, toy_runs.plan())
     preflight.write_identity(job, place)
-    checked(tmp_path, plans.plan())
+    checked(tmp_path, toy_runs.plan())
     changed = {"hash": "other", "identity": {"train.lr": 1e-6, "data.train.path": "b", "seed": 1}}
-    assert refused(tmp_path, plans.plan(job=changed)) == (
+    assert refused(tmp_path, toy_runs.plan(job=changed)) == (
         "R008: `RUN/sft` holds another experiment: `data.train.path`, `seed`, `train.lr` changed; "
         "use another --dir, or --fresh sft to begin it again"
     )
@@ -148,7 +148,7 @@ def test_a_cuda_plan_on_a_machine_without_is_refused(tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    found = plans.plan()
+    found = toy_runs.plan()
     found = replace(found, cluster=replace(found.cluster, device="cuda", gpu="h100-80gb"))
     plan, _, place = checked(tmp_path, found)
     with pytest.raises(Problem, match="R004: the plan is for h100-80gb, but torch sees no CUDA device"):
@@ -157,7 +157,7 @@ def test_a_cuda_plan_on_a_machine_without_is_refused(tmp_path):
 
 def test_weights_of_a_known_model_are_counted():
     llama2_7b = replace(
-        plans.LLAMA, layers=32, hidden=4096, ffn=11008, heads=32, kv_groups=32, head_dim=128, vocab=32000
+        toy_runs.LLAMA, layers=32, hidden=4096, ffn=11008, heads=32, kv_groups=32, head_dim=128, vocab=32000
     )
     assert preflight.parameters(llama2_7b) == 6_738_415_616 - (2 * 32 + 1) * 4096  # published, less the norms
 
@@ -182,7 +182,7 @@ def own_lines(stderr):
 
 
 def test_a_problem_is_one_line_and_torch_is_not_imported_for_it(tmp_path):
-    file = plans.written(tmp_path, plans.plan(Layout(tp=2)))
+    file = toy_runs.written(tmp_path, toy_runs.plan(Layout(tp=2)))
     ended = process(file, "sft", "model")
     assert ended.returncode == 1
     assert own_lines(ended.stderr) == [
@@ -208,7 +208,7 @@ def test_a_wrong_call_shows_the_right_one():
 
 
 def meet(failing, seconds):
-    job = plans.plan(Layout(dp=3)).jobs[0]
+    job = toy_runs.plan(Layout(dp=3)).jobs[0]
     place = place_of(Path("plan.json"), job, "model", os.environ)
     found = Problem("R005", "no data here", outside=True) if place.rank in failing else None
     agreed = preflight.Meeting(place).agree("preflight", found, seconds)
@@ -227,7 +227,7 @@ def test_the_lowest_rank_with_a_problem_speaks_for_all(world):
 
 def late(seconds):
     if os.environ["RANK"] == "2":
-        job = plans.plan(Layout(dp=3)).jobs[0]
+        job = toy_runs.plan(Layout(dp=3)).jobs[0]
         preflight.Meeting(place_of(Path("plan.json"), job, "model", os.environ))
         time.sleep(2 * seconds)
         return "absent"

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import plans
 import pytest
+import toy_runs
 
 from specc.plan import Layout
 
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.torch
 
 
 def test_a_tiny_llama_learns_to_add_under_tensor_parallelism(tmp_path):
-    found = plans.plan(
+    found = toy_runs.plan(
         Layout(tp=2),
         train={"steps": 60, "warmup_steps": 5, "save_every": 30, "validate_every": 30},
         data={"path": "builtin:arithmetic"},
         validation={"path": "builtin:arithmetic", "limit": 64},
         global_batch=16,
     )
-    ended = plans.torchrun(plans.written(tmp_path, found), 2)
+    ended = toy_runs.torchrun(toy_runs.written(tmp_path, found), 2)
     assert ended.returncode == 0, ended.stderr
-    losses = [line["loss"] for line in plans.metrics(tmp_path)]
+    losses = [line["loss"] for line in toy_runs.metrics(tmp_path)]
     assert len(losses) == 60
     assert losses[0] > 5
     assert sum(losses[-5:]) / 5 < 2.0
@@ -69,7 +69,7 @@ def lines(folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux who is whose child")
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM], ids=["USR1", "TERM"])
 def test_a_signal_to_one_rank_makes_all_of_them_save_and_leave(tmp_path, number):
-    file = plans.written(tmp_path, plans.plan(Layout(tp=2), train={"steps": 100_000, "save_every": 0}))
+    file = toy_runs.written(tmp_path, toy_runs.plan(Layout(tp=2), train={"steps": 100_000, "save_every": 0}))
     with started(file, 2) as run:
         until(lambda: lines(tmp_path) >= 3)
         os.kill(ranks(run.pid)[1], number)
@@ -83,7 +83,7 @@ def test_a_signal_to_one_rank_makes_all_of_them_save_and_leave(tmp_path, number)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux who is whose child")
 def test_ranks_do_not_outlive_a_launcher_that_is_killed(tmp_path):
-    file = plans.written(tmp_path, plans.plan(Layout(tp=2), train={"steps": 100_000, "save_every": 0}))
+    file = toy_runs.written(tmp_path, toy_runs.plan(Layout(tp=2), train={"steps": 100_000, "save_every": 0}))
     with started(file, 2) as run:
         until(lambda: lines(tmp_path) >= 3)
         children = ranks(run.pid)
@@ -114,9 +114,9 @@ os._exit(code)
 def test_a_rank_that_fails_says_one_line_keeps_its_traceback_and_ends_the_others(tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
-    file = plans.written(tmp_path, plans.plan(Layout(tp=2)))
+    file = toy_runs.written(tmp_path, toy_runs.plan(Layout(tp=2)))
     began = time.monotonic()
-    ended = plans.torchrun(file, 2, script=script, PYTHONPATH=str(Path(__file__).parents[2]))
+    ended = toy_runs.torchrun(file, 2, script=script, PYTHONPATH=str(Path(__file__).parents[2]))
     assert ended.returncode != 0
     assert time.monotonic() - began < 40
     said = [line for line in ended.stderr.splitlines() if line.startswith("error[")]
@@ -130,8 +130,8 @@ def test_a_rank_that_fails_says_one_line_keeps_its_traceback_and_ends_the_others
 
 def test_a_bad_row_is_said_once_by_all_ranks_together(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n{"input": "a"}\n')
-    found = plans.plan(Layout(tp=2), data={"path": str(tmp_path / "rows.jsonl")})
-    ended = plans.torchrun(plans.written(tmp_path, found), 2)
+    found = toy_runs.plan(Layout(tp=2), data={"path": str(tmp_path / "rows.jsonl")})
+    ended = toy_runs.torchrun(toy_runs.written(tmp_path, found), 2)
     assert ended.returncode != 0
     said = [line for line in ended.stderr.splitlines() if line.startswith("error[")]
     assert said == [f"error[R010]: {tmp_path}/rows.jsonl:2: no field `output`; the row has input"]

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
-import plans
 import pytest
 import torch
+import toy_runs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +64,7 @@ def saved_llama(folder):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
-    shape = plans.LLAMA
+    shape = toy_runs.LLAMA
     model = LlamaForCausalLM(
         LlamaConfig(
             num_hidden_layers=shape.layers,
@@ -106,12 +106,12 @@ def hugging_face_loss(model, folder, global_batch):
 )
 def test_the_first_loss_is_that_of_hugging_face_on_the_same_tokens(world, tmp_path, layout, packing):
     model = saved_llama(tmp_path / "hf")
-    found = plans.plan(
+    found = toy_runs.plan(
         layout, weights=Weights("hf", str(tmp_path / "hf")), train={"steps": 1, "packing": packing}
     )
-    file = plans.written(tmp_path / "run", found)
-    assert set(world(layout.world_size, plans.attempt, str(file))) == {0}
-    [line] = plans.metrics(tmp_path / "run")
+    file = toy_runs.written(tmp_path / "run", found)
+    assert set(world(layout.world_size, toy_runs.attempt, str(file))) == {0}
+    [line] = toy_runs.metrics(tmp_path / "run")
     expected = hugging_face_loss(model, tmp_path / "run", 8)
     assert line["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -120,14 +120,14 @@ def test_training_at_rate_0_exports_the_weights_it_was_given(world, tmp_path):
     from safetensors.torch import load_file
 
     saved_llama(tmp_path / "hf")
-    found = plans.plan(
+    found = toy_runs.plan(
         Layout(tp=2),
         weights=Weights("hf", str(tmp_path / "hf")),
         train={"steps": 2, "lr": 0.0, "min_lr": 0.0},
         job={"export": True},
     )
-    file = plans.written(tmp_path / "run", found)
-    assert set(world(2, plans.attempt, str(file))) == {0}
+    file = toy_runs.written(tmp_path / "run", found)
+    assert set(world(2, toy_runs.attempt, str(file))) == {0}
     before = load_file(tmp_path / "hf" / "model.safetensors")
     exported = {}
     for part in (tmp_path / "run" / "sft" / "hf").glob("*.safetensors"):
@@ -139,39 +139,39 @@ def test_training_at_rate_0_exports_the_weights_it_was_given(world, tmp_path):
 
 def test_when_no_checkpoint_holds_the_run_begins_again_with_its_first_weights(world, tmp_path):
     saved_llama(tmp_path / "hf")
-    found = plans.plan(weights=Weights("hf", str(tmp_path / "hf")), train={"steps": 2, "save_every": 1})
-    file = plans.written(tmp_path, found)
-    assert world(1, plans.attempt, str(file)) == [0]
-    whole = plans.series(tmp_path)
+    found = toy_runs.plan(weights=Weights("hf", str(tmp_path / "hf")), train={"steps": 2, "save_every": 1})
+    file = toy_runs.written(tmp_path, found)
+    assert world(1, toy_runs.attempt, str(file)) == [0]
+    whole = toy_runs.series(tmp_path)
     (tmp_path / "sft" / "output.json").unlink()
     for manifest in (tmp_path / "sft" / "checkpoint").glob("*/MANIFEST.json"):
         manifest.unlink()
-    assert world(1, plans.attempt, str(file), "2") == [0]
-    assert plans.series(tmp_path) == whole
+    assert world(1, toy_runs.attempt, str(file), "2") == [0]
+    assert toy_runs.series(tmp_path) == whole
 
 
 def test_a_stage_takes_the_model_of_the_one_before(world, tmp_path):
     """The second stage's first loss is what the first one measured at its end."""
     validation = {"path": "builtin:arithmetic", "limit": 64, "split": "train"}
-    first = plans.plan(
+    first = toy_runs.plan(
         train={"steps": 4, "validate_every": 4}, validation=validation, job={"stage": "before"}
     )
-    file = plans.written(tmp_path, first)
-    assert world(1, plans.attempt, str(file)) == [0]
+    file = toy_runs.written(tmp_path, first)
+    assert world(1, toy_runs.attempt, str(file)) == [0]
     output = json.loads((tmp_path / "before" / "output.json").read_text())
-    second = plans.plan(
+    second = toy_runs.plan(
         Layout(tp=2), weights=Weights("stage", stage="before"), train={"steps": 1}, global_batch=64
     )
-    plans.written(tmp_path, second)
-    assert world(2, plans.attempt, str(file)) == [0, 0]
-    [line] = plans.metrics(tmp_path)
+    toy_runs.written(tmp_path, second)
+    assert world(2, toy_runs.attempt, str(file)) == [0, 0]
+    [line] = toy_runs.metrics(tmp_path)
     assert line["loss"] == pytest.approx(output["metrics"]["validation_loss"], rel=1e-5)
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(world, tmp_path):
-    small = dataclasses.replace(plans.LLAMA, vocab=100)
-    file = plans.written(tmp_path, plans.plan(model=Model("tiny", small, Weights())))
-    assert world(1, plans.attempt, str(file)) == [1]
+    small = dataclasses.replace(toy_runs.LLAMA, vocab=100)
+    file = toy_runs.written(tmp_path, toy_runs.plan(model=Model("tiny", small, Weights())))
+    assert world(1, toy_runs.attempt, str(file)) == [1]
     error = json.loads((tmp_path / "sft" / "attempts" / "1" / "error-0.json").read_text())
     assert error["code"] == "R019"
     assert error["message"].startswith("data.train holds token 257, but model `tiny` has a vocabulary of 100")
