@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "runtime"))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "runtime"))
 
 import toy_runs
 
@@ -102,7 +102,7 @@ def kill_a_rank_at(folder: Path, plan_file: Path, step: int) -> None:
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--steps", type=int, default=300)
-    words.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data/gsm8k")
+    words.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/gsm8k")
     words.add_argument("--dir", type=Path)
     given = words.parse_args()
     folder = given.dir or Path(tempfile.mkdtemp())

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import plans
 import pytest
 import saves
+import toy_runs
 import toys
 from worlds import WorldFailed
 
@@ -212,18 +212,18 @@ def test_old_checkpoints_go_and_the_best_one_stays(world, tmp_path):
 
 
 def test_a_run_whose_checkpoints_are_all_broken_begins_again_with_the_weights_it_was_given(world, tmp_path):
-    first = plans.written(tmp_path / "first", plans.plan())
-    assert world(1, plans.attempt, str(first)) == [0]
+    first = toy_runs.written(tmp_path / "first", toy_runs.plan())
+    assert world(1, toy_runs.attempt, str(first)) == [0]
     given = Weights(kind="run", path=str(tmp_path / "first"), stage="sft")
-    second = plans.written(tmp_path / "second", plans.plan(weights=given))
-    assert world(1, plans.attempt, str(second)) == [0]
-    series = plans.series(tmp_path / "second")
+    second = toy_runs.written(tmp_path / "second", toy_runs.plan(weights=given))
+    assert world(1, toy_runs.attempt, str(second)) == [0]
+    series = toy_runs.series(tmp_path / "second")
     (tmp_path / "second" / "sft" / "output.json").unlink()
     for manifest_file in tmp_path.glob("second/sft/checkpoint/step-*/MANIFEST.json"):
         cut(manifest_file)
-    assert world(1, plans.attempt, str(second), "2") == [0]
-    assert plans.series(tmp_path / "second") == series
-    assert series != plans.series(tmp_path / "first")
+    assert world(1, toy_runs.attempt, str(second), "2") == [0]
+    assert toy_runs.series(tmp_path / "second") == series
+    assert series != toy_runs.series(tmp_path / "first")
 
 
 def test_the_checksums_are_those_of_sha256sum(two_steps):
