@@ -55,6 +55,7 @@ class Node:
     value: Any = None
     items: list[Node] = field(default_factory=list)
     pairs: list[tuple[str, Span, Node]] = field(default_factory=list)
+    plain: bool = False  # a scalar without quotes
     size: int = 1  # values in it, itself included
     depth: int = 1
 
@@ -182,7 +183,7 @@ class Composer:
                 span,
                 help="a number is at most 1.8e308",
             )
-        return Node("scalar", span, value)
+        return Node("scalar", span, value, plain=True)
 
     def _list(self, start: Any, depth: int) -> Node:
         items: list[Node] = []
@@ -199,7 +200,7 @@ class Composer:
         while not self._events.check_event(yaml.MappingEndEvent):
             key = self._node(depth + 1)
             item = self._node(depth + 1)
-            if key.kind == "scalar" and key.value == "<<":
+            if key.plain and key.value == "<<":
                 merged.append(item)
             elif self._is_key(key, seen):
                 seen[key.value] = key.span

@@ -111,7 +111,7 @@ def span_of(diagnostic: Diagnostic, source: Source | None) -> Span | None:
         if path in source.spans:
             key, value = source.spans[path]
             about_key = diagnostic.of_key and path == diagnostic.path
-            return key if about_key or value.line != value.end_line else value
+            return value if key.line == value.line == value.end_line and not about_key else key
         path = parent(path)
     first = next((known for known in ("algorithm", "stages", "name") if known in source.spans), None)
     return source.spans[first][0] if diagnostic.path and first else None

@@ -125,6 +125,7 @@ def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Map
     train = spec.train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
     train["steps"] = spec.train.steps or 0
     train["epochs"] = spec.train.epochs or (0 if spec.train.steps else 1)
+    train["warmup_steps"] = spec.train.warmup
     source = spec.model.from_
     inputs = (Artifact("checkpoint", source.stage, source.run or "", "model.from"),) if source else ()
     sets = {"train": spec.data.train, "validation": spec.data.validation}

@@ -166,8 +166,10 @@ class _Override:
         composer = Composer(self.value)
         node = composer.value()
         said = [replace(d, span=_shifted(d.span, shift, self.origin)) for d in composer.diagnostics]
-        if said or node is None:
+        if said:
             return None, said
+        if node is None:  # nothing after the `=` is nothing, as in the file
+            node = Node("scalar", Span(1, 1, 1, 1))
         return _moved(node, shift, self.origin), []
 
     def _put(

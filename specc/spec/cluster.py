@@ -19,7 +19,7 @@ from pydantic import AfterValidator, model_validator
 from specc import source
 from specc.diagnostics import Diagnostic, Origin, Span, span_of
 from specc.spec import reading
-from specc.spec.reading import listed, nearest
+from specc.spec.reading import listed, nearest, shown
 from specc.spec.section import Many, Section, placement
 from specc.spec.units import Environment, Given, Line, Size, Time, Variable, conflict, refused
 
@@ -236,6 +236,13 @@ def _none_named() -> Diagnostic:
 
 
 def _file(name: str, folder: Path) -> Path | None:
+    try:
+        return _existing(name, folder)
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such user
+        return None
+
+
+def _existing(name: str, folder: Path) -> Path | None:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         file = folder / Path(name).expanduser()
         return file if file.is_file() else None
@@ -254,12 +261,16 @@ def places(folder: Path) -> list[Path]:
 
 def _not_found(name: str, folder: Path, path: str) -> Diagnostic:
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        message = f"there is no cluster profile `{name}`"
+        message = f"there is no cluster profile {shown(name)}"
         help = "a file is looked for beside the spec; a name, as clusters/NAME.yaml"
         return Diagnostic("T010", "error", message, path, "no such file", help)
     known = list(
         dict.fromkeys(file.stem for place in places(folder) for file in sorted(place.glob("*.yaml")))
     )
     near = nearest(name, known)
-    help = f"did you mean `{near}`?" if near else f"write clusters/{name}.yaml, or use {listed(known, 'or')}"
-    return Diagnostic("T010", "error", f"there is no cluster profile `{name}`", path, "not found", help)
+    help = (
+        f"did you mean `{near}`?"
+        if near
+        else f"write clusters/{name[:40]}.yaml, or use {listed(known, 'or')}"
+    )
+    return Diagnostic("T010", "error", f"there is no cluster profile {shown(name)}", path, "not found", help)

@@ -177,7 +177,7 @@ def _anchor(path: str, source: Source) -> Span | None:
     for known in (path, "algorithm", "stages", "name", *source.spans):
         if known in source.spans and known:
             key, value = source.spans[known]
-            return value if value.line == value.end_line and known == path else key
+            return value if key.line == value.line == value.end_line and known == path else key
     return None
 
 

@@ -56,8 +56,8 @@ class Train(Section):
     schedule: Literal["cosine", "linear", "constant"] = maths("cosine")
     """Way from `lr` down to `min_lr`."""
 
-    warmup_steps: int = maths(10, ge=0, le=10**9)
-    """Steps over which the learning rate rises to `lr`."""
+    warmup_steps: int | None = maths(None, ge=0, le=10**9)
+    """Steps over which the learning rate rises to `lr`; left out, 10 or a tenth of `steps`."""
 
     constant_steps: int = maths(0, ge=0, le=10**9)
     """Steps at `min_lr` at the end."""
@@ -100,15 +100,21 @@ class Train(Section):
         if self.min_lr > self.lr > 0 and self.schedule != "constant":
             message = f"min_lr {self.min_lr:g} is above lr {self.lr:g}"
             raise conflict(message, "min_lr", f"use min_lr: {self.lr / 10:g}")
-        if self.steps is not None and self.warmup_steps + self.constant_steps > self.steps:
-            said = f"warmup_steps {self.warmup_steps}"
-            said += f" + constant_steps {self.constant_steps}" if self.constant_steps else ""
-            key = "constant_steps" if self.constant_steps else "warmup_steps"
-            if key in self.model_fields_set:
-                raise conflict(f"{said} is more than steps {self.steps}", key, "use fewer, or more steps")
+        warmup, constant = self.warmup, self.constant_steps
+        if self.steps is not None and warmup + constant > self.steps:
+            key = "constant_steps" if constant else "warmup_steps"
+            said = f"warmup_steps {warmup}" + (f" + constant_steps {constant}" if constant else "")
+            raise conflict(f"{said} is more than steps {self.steps}", key, "use fewer, or more steps")
         for beta in self.betas:
             if not 0 <= beta < 1:
                 raise conflict(
                     f"betas must lie between 0 and 1, and {beta:g} does not", "betas", "e.g. [0.9, 0.98]"
                 )
         return self
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up, said or not."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return 10 if self.steps is None else min(10, self.steps // 10)

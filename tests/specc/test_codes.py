@@ -1,0 +1,28 @@
+"""The catalogue: every code that is said is explained, and the other way round."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from specc.codes import CODES
+
+ROOT = Path(__file__).parent.parent.parent
+SAID = re.compile(r'"([STGP]\d{3})"')
+
+
+def test_every_code_that_the_compiler_says_is_explained():
+    texts = [p.read_text() for p in sorted((ROOT / "specc").rglob("*.py")) if p.name != "codes.py"]
+    said = {code for text in texts for code in SAID.findall(text)}
+    assert said <= set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_entry_is_complete(code):
+    entry = CODES[code]
+    assert entry.code == code
+    assert re.fullmatch(r"[STGPR]\d{3}", code)
+    assert entry.title == entry.title.rstrip(".")
+    assert entry.why.endswith(".")
+    assert entry.fix.endswith(".")
+    assert entry.example.strip()
