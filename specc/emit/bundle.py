@@ -157,8 +157,8 @@ def directives(plan: Plan, job: Job, role: Role) -> tuple[str, ...]:
         directive("--requeue"),
         directive("--open-mode", "append"),
     ]
-    for extra in slurm.extra:
-        flag, _, value = extra.partition("=")
+    for extra in slurm.extra:  # --flag, --flag=value, or -f value
+        flag, _, value = extra.partition("=" if extra.startswith("--") else " ")
         lines.append(directive(flag, value))
     return tuple(lines)
 

@@ -17,6 +17,7 @@ from specc.plan import FORMAT, Cluster, Job, Plan, Slurm
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cluster as lab
+import plans
 
 HERE = Path(__file__).parent
 
@@ -125,3 +126,21 @@ def submit(slurm: lab.Cluster, tmp_path: Path):
         return Submitted(slurm, results / name, ids)
 
     return submit
+
+
+@pytest.fixture
+def train(slurm: lab.Cluster, tmp_path: Path):
+    """train(spec): compile it with `specc compile`, and submit what that wrote, unedited."""
+
+    def train(spec: str) -> Submitted:
+        results = tmp_path / "runs"
+        (tmp_path / "clusters").mkdir()
+        profile = plans.PROFILE.format(python=sys.executable, project=HERE.parents[1], results=results)
+        (tmp_path / "clusters" / "lab.yaml").write_text(profile)
+        (tmp_path / "tiny.yaml").write_text(spec)
+        words = ["compile", str(tmp_path / "tiny.yaml"), "--cluster", "lab", "-o", str(tmp_path / "bundle")]
+        slurm.run(sys.executable, "-m", "specc", *words, "--target", "slurm")
+        done = slurm.run("bash", str(tmp_path / "bundle" / "submit.sh"))
+        return Submitted(slurm, results / "tiny", [line.split()[0] for line in done.stdout.splitlines()])
+
+    return train

@@ -1,8 +1,7 @@
-"""Jobs to compile for the private cluster: of the stand-in runtime, and of the real one."""
+"""What runs on the private cluster: plans of the stand-in runtime, specs and a profile of the real one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from specc.plan import Job, Layout, Model, Role, Shape, Weights
@@ -23,22 +22,36 @@ def job(
     )  # fmt: skip
 
 
-def sft(nodes: int = 2, steps: int = 30, save_every: int = 10, **more: Any) -> Job:
-    """A job of the real runtime: one process per node trains a tiny Llama on generated sums."""
-    train = {
-        "steps": steps, "epochs": 0, "lr": 1e-3, "min_lr": 1e-4, "schedule": "cosine", "warmup_steps": 2,
-        "constant_steps": 0, "weight_decay": 0.0, "betas": [0.9, 0.95], "epsilon": 1e-8, "clip": 1.0,
-        "seq_length": 64, "packing": False, "shuffle": True, "validate_every": 0, "save_every": save_every,
-        "log_every": 1, "keep_last": 3, "keep_best": 0, "tensorboard": False, "wandb": None, **more,
-    }  # fmt: skip
-    plain = job(nodes=nodes)
-    answers = {"answer_only": True, "truncation": "right", "add_eos": True, "add_bos": False}
-    data = {"train": {"path": "builtin:arithmetic", "format": "auto", "limit": 200}, "validation": None}
-    role = replace(plain.roles[0], precision="fp32", distributed_optimizer=False)
-    return replace(
-        plain,
-        roles=(role,),
-        settings={"train": train, "sft": answers},
-        data=data,
-        env={"OMP_NUM_THREADS": "1"},
-    )
+PROFILE = """
+gpus: {{type: cpu, per_node: 1}}
+scheduler: slurm
+slurm: {{exclusive: false, cpus_per_task: 1, signal: 1m}}
+runtime: {{python: {python}, path: {project}}}
+results: {{path: {results}}}
+env: {{OMP_NUM_THREADS: "1"}}
+"""
+
+TRAINING = """
+algorithm: sft
+model: tiny-llama
+data: {{train: {data}}}
+train: {{steps: {steps}, global_batch: 8, micro_batch: 4, seq_length: 64, lr: 1e-3, save_every: {save_every}}}
+nodes: 2
+precision: fp32
+time: 1h
+"""
+
+
+def spec(steps: int = 30, save_every: int = 10, data: str = "builtin:arithmetic") -> str:
+    """SFT of a tiny random Llama on two nodes, one process on each."""
+    return "name: tiny\n" + TRAINING.format(steps=steps, save_every=save_every, data=data)
+
+
+def chain(data: str) -> str:
+    """Two stages, the second from the first one's weights."""
+    first = TRAINING.format(steps=3, save_every=3, data=data).strip()
+    second = TRAINING.format(steps=3, save_every=3, data="builtin:arithmetic").strip()
+    second = second.replace("model: tiny-llama", "model: {from: first}")
+    stages = {"first": first, "second": second}
+    indented = (f"  {name}:\n    " + text.replace("\n", "\n    ") for name, text in stages.items())
+    return "name: tiny\nstages:\n" + "\n".join(indented) + "\n"

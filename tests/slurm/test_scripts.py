@@ -55,25 +55,6 @@ def test_a_crashing_rank_fails_its_job_and_the_next_one_never_starts(submit):
     assert not done.who("second")
 
 
-def test_a_requeued_job_continues_from_its_last_checkpoint_and_keeps_older_logs(submit, slurm):
-    run = submit(job(steps=12, step_seconds=0.2, save_every=4))
-    run.until_saved(4)
-    slurm.scontrol("requeue", run.ids[0])
-    assert run.states() == ["COMPLETED"]
-    first, second = (run.run / "sft" / "attempts" / f"{run.ids[0]}-{n}" / "node-0.log" for n in (0, 1))
-    assert "rank 0 starts at step 0" in first.read_text()
-    assert "rank 0 starts at step 0" not in second.read_text()
-
-
-def test_the_signal_before_the_time_limit_saves_and_queues_again(submit, slurm):
-    run = submit(job(nodes=2, steps=30, step_seconds=0.1, save_every=10))
-    run.until_saved(10)
-    slurm.run("scancel", "--batch", "--signal=USR1", run.ids[0])
-    assert run.states() == ["COMPLETED"]
-    assert "time limit is near: asking the ranks to save" in run.log()
-    assert [step for step in run.saved() if step % 10], "a step between the planned ones was saved"
-
-
 def test_preempted_ranks_save_and_the_job_is_queued_again(submit, slurm):
     run = submit(job(steps=30, step_seconds=0.1, save_every=10))
     run.until_saved(10)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cluster import until
-from plans import job, sft
+from plans import chain, spec
 
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
-
-PROJECT = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +19,8 @@ def undisturbed() -> dict[int, float]:
     return {}
 
 
-def test_two_nodes_train_and_finish(submit, undisturbed):
-    run = submit(sft(), path=PROJECT)
+def test_two_nodes_train_and_finish(train, undisturbed):
+    run = train(spec())
     assert run.states(120) == ["COMPLETED"]
     losses = run.losses()
     assert sorted(losses) == list(range(1, 31))
@@ -32,26 +28,30 @@ def test_two_nodes_train_and_finish(submit, undisturbed):
     undisturbed.update(losses)
 
 
-def test_a_rank_that_fails_fails_the_job_with_one_error_and_the_next_never_starts(submit, tmp_path):
-    data = tmp_path / "empty.jsonl"
-    data.write_text("not json\n")
-    bad = replace(sft(), data={"train": {"path": str(data), "format": "auto"}, "validation": None})
-    run = submit(bad, job("next", after=("sft",)), path=PROJECT)
+def test_a_failing_job_says_one_error_and_the_next_never_starts(train):
+    run = train(chain(data="/absent/train.jsonl"))
     assert run.states(90) == ["FAILED", "CANCELLED"]
-    errors = [line for line in run.job_log().splitlines() if line.startswith("error[R")]
+    errors = [line for line in run.job_log("first").splitlines() if line.startswith("error[R")]
     assert len(errors) == 1
-    assert not (run.run / "next" / "output.json").exists()
+    assert "/absent/train.jsonl" in errors[0]
+    assert not (run.run / "second" / "identity.json").exists()
 
 
-def test_a_rank_that_is_killed_fails_the_job(submit):
-    run = submit(sft(steps=4000), path=PROJECT)
+def test_a_chain_hands_over_its_weights(train):
+    run = train(chain(data="builtin:arithmetic"))
+    assert run.states(120) == ["COMPLETED", "COMPLETED"]
+    assert run.losses("second")[1] < run.losses("first")[1]
+
+
+def test_a_rank_that_is_killed_fails_the_job(train):
+    run = train(spec(steps=4000))
     run.until_saved(10)
     os.kill(run.process_of(rank=1), signal.SIGKILL)
     assert run.states(90) == ["FAILED"]
 
 
-def test_a_requeued_training_continues_from_its_checkpoint(submit, slurm, undisturbed):
-    run = submit(sft(), path=PROJECT)
+def test_a_requeued_training_continues_from_its_checkpoint(train, slurm, undisturbed):
+    run = train(spec())
     run.until_saved(10)
     slurm.scontrol("requeue", run.ids[0])
     assert run.states(120) == ["COMPLETED"]
@@ -59,25 +59,25 @@ def test_a_requeued_training_continues_from_its_checkpoint(submit, slurm, undist
     assert run.losses() == undisturbed
 
 
-def test_the_signal_before_the_limit_saves_first_and_the_job_goes_on(submit, slurm):
-    run = submit(sft(steps=100, save_every=45), path=PROJECT)
+def test_the_signal_before_the_limit_saves_first_and_the_job_goes_on(train, slurm):
+    run = train(spec(steps=40, save_every=35))
     until(lambda: (run.run / "sft" / "metrics.jsonl").exists(), "training began", 60)
     slurm.run("scancel", "--batch", "--signal=USR1", run.ids[0])
     assert run.states(120) == ["COMPLETED"]
     first, second = (
         (run.run / "sft" / "attempts" / name / "node-0.log").read_text() for name in run.attempts()
     )
-    last = max(int(step) for step in re.findall(r"step (\d+)/100", first))
-    assert int(re.findall(r"step (\d+)/100", second)[0]) == last + 1, "not one step is done twice"
-    assert sorted(run.losses()) == list(range(1, 101))
+    last = max(int(step) for step in re.findall(r"step (\d+)/40", first))
+    assert int(re.findall(r"step (\d+)/40", second)[0]) == last + 1, "not one step is done twice"
+    assert sorted(run.losses()) == list(range(1, 41))
 
 
 @pytest.mark.parametrize(("lost", "noticed"), [("node1", True), ("node2", False)])
-def test_training_survives_the_loss_of_a_node(submit, slurm, undisturbed, lost, noticed):
+def test_training_survives_the_loss_of_a_node(train, slurm, undisturbed, lost, noticed):
     """The first node runs the script too; of the second Slurm does not know when the ranks fail."""
     if not slurm.apart:
         pytest.skip("without namespaces a node's jobs outlive its slurmd")
-    run = submit(sft(), path=PROJECT)
+    run = train(spec())
     run.until_saved(10)
     slurm.lose_node(lost, noticed=noticed)
     assert run.states(150) == ["COMPLETED"]

@@ -1,8 +1,11 @@
 """A plan becomes files: what each script asks for, passes on, and leaves alone."""
 
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +49,7 @@ def test_the_directives_come_before_every_command(plan_of):
 
 def test_the_directives_say_what_the_plan_and_the_profile_say(plan_of):
     slurm = {"account": "lab", "partition": "batch", "qos": "high", "mem": "0", "cpus_per_task": 16}
-    plan = plan_of(slurm={**slurm, "extra": ("--constraint=ib", "--comment=two words")})
+    plan = plan_of(slurm={**slurm, "extra": ("--constraint=ib", "--comment=two words", "-L tool=1")})
     assert directives(emit.bundle(plan, "slurm")["00-sft.sbatch"]) == [
         "--job-name=trial-sft",
         "--nodes=2",
@@ -64,6 +67,7 @@ def test_the_directives_say_what_the_plan_and_the_profile_say(plan_of):
         "--open-mode=append",
         "--constraint=ib",
         '--comment="two words"',
+        "-L tool=1",
     ]
 
 
@@ -203,7 +207,7 @@ def _as_echo(lines: str) -> str:
 
 def shellcheck(text: str) -> str:
     """What shellcheck says at its default level but for its known false findings; empty when it is absent."""
-    program = shutil.which("shellcheck")
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("shellcheck is not installed")
     flags = ["--shell=bash", "--exclude=SC1091,SC2016,SC2317,SC2329", "-"]
