@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast lint format golden bench-compile campaign-kill help
+.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -47,3 +47,10 @@ bench-compile: .venv/.ready
 ## make campaign-kill  20 kills at random moments; every series has to come out as the unkilled run's
 campaign-kill: .venv/.ready
 	$(BIN)/python tests/campaign_kill.py --runs 20
+## make bench-engine   a training step here beside the same step of transformers
+bench-engine: .venv/.ready
+	$(BIN)/python tests/bench_engine.py
+
+## make bench-gsm8k    SFT of a small Llama on all of GSM8K, killed once on the way
+bench-gsm8k: .venv/.ready
+	$(BIN)/python tests/bench_gsm8k.py
