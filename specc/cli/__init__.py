@@ -7,6 +7,8 @@ imported here: a verb imports what it needs, so that `specc --help` costs no mor
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import os
 import sys
@@ -31,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else every installed package is looked at
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal that lacks a letter still gets the rest
     code = run(sys.argv[1:] if arguments is None else arguments)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -43,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         options = parse(arguments)
         code = options.verb(options)
-        sys.stdout.flush()
+        if sys.stdout:  # None when it was closed: `>&-`
+            sys.stdout.flush()
         return code
     except SystemExit as error:  # argparse: --help and usage errors
         sys.stdout.flush()
@@ -57,6 +63,10 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `specc plan x.yaml | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None and error.errno == errno.ENOSPC:  # what was printed found no room
+            return _say("no space left for the output", OUTSIDE)
+        return _bug(error)
     except Exception as error:
         return _bug(error)
 

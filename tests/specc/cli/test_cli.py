@@ -330,6 +330,22 @@ def test_a_reader_that_has_enough_is_no_mistake(spec):
     assert "BrokenPipe" not in ran.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(("where", "code"), [("/dev/full", "3"), ("&-", "0")])
+def test_output_that_finds_no_room_or_no_reader_is_no_defect(spec, where, code):
+    python = f"{sys.executable} -c 'from specc.cli import main; main()'"
+    shell = f"{python} show {spec} >{where}; echo $? >&2"
+    ran = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert ran.stderr.split()[-1] == code
+    assert "bug" not in ran.stderr
+
+
+def test_a_terminal_without_the_letters_gets_the_rest(spec):
+    ran = process("plan", spec, "--set", "nodes=2", PYTHONIOENCODING="ascii")
+    assert ran.returncode == 0
+    assert "total:" in ran.stdout
+
+
 def test_another_hash_seed_folder_zone_and_locale_give_the_same_bytes(spec, tmp_path):
     texts = []
     for number, env in enumerate(
