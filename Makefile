@@ -11,6 +11,7 @@ help:
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[runtime,dev]'
+	$(BIN)/python -m compileall -q specc runtime  # as a plain install does
 	touch $@
 
 ## make demo       one spec checked, planned and compiled for Slurm; then a tiny Llama trained by Megatron-core here
