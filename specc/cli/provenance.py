@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -24,7 +22,7 @@ def provenance(spec: Path) -> str:
                 "commit": commit,
                 "dirty": dirty,
                 "user": _user(),
-                "host": socket.gethostname(),
+                "host": os.uname().nodename,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
             indent=2,
@@ -47,7 +45,10 @@ def _git(folder: Path) -> tuple[str, bool]:
 
 
 def _user() -> str:
+    """The login name, as the system knows it."""
+    import pwd
+
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container without this user
         return str(os.getuid())
