@@ -36,7 +36,7 @@ _add(
     Code(
         "S002",
         "text that is not YAML",
-        "The line cannot be read: a quote or bracket is open, a `:` stands where none can, an indentation is off.",
+        "A quote or bracket is open, a `:` stands where none can, or an indentation is off.",
         "data: {train: rows.jsonl\ntrain: {lr: 1e-5}",
         "Look at the place that is shown; put a value that contains `: ` or begins with `@` in quotes.",
     ),
@@ -85,7 +85,7 @@ _add(
     Code(
         "S009",
         "alias or merge that leads nowhere",
-        "`*name` repeats the value marked `&name` above it, and `<<: *name` merges the keys of such a section.",
+        "`*name` repeats the value marked `&name` above it; `<<: *name` merges such a section's keys.",
         "validation: *rows   # and no `&rows` above",
         "Define the anchor first, or write the value out.",
     ),
@@ -146,7 +146,7 @@ _add(
     Code(
         "T006",
         "name that cannot be used",
-        "Names become folders, job names and parts of paths, so they keep to letters that are safe in all of them.",
+        "Names become folders, job names and parts of paths, so they keep to what is safe in all of them.",
         "name: My Run!",
         "Use small letters, digits, `.`, `_` and `-`; no dots in a stage's name.",
     ),
@@ -174,7 +174,7 @@ _add(
     Code(
         "T010",
         "no such cluster profile",
-        "Profiles are searched beside the spec, at its git root, in $XDG_CONFIG_HOME/specc and among those that ship.",
+        "They are searched beside the spec, at its git root, in $XDG_CONFIG_HOME/specc, then in specc.",
         "cluster: mycluster   # and no clusters/mycluster.yaml",
         "Write the profile, starting from a shipped one: `specc init NAME` copies one along.",
     ),
@@ -194,7 +194,7 @@ _add(
     ),
 )
 
-# --- G: stages and what they need ------------------------------------------------------------------------------
+# --- G: stages and what they need ------------------------------------------------------------------------
 
 _add(
     Code(
@@ -263,7 +263,7 @@ _add(
     Code(
         "G020",
         "model folder without weights",
-        "Weights are read from .safetensors files only: they can be read in parts, and nothing in them can run.",
+        "Weights are read from .safetensors files only: nothing in them can run, and parts can be read.",
         "model: ckpt/llama   # only pytorch_model.bin",
         "Convert them with transformers' save_pretrained, or use weights: random.",
     ),

@@ -9,6 +9,7 @@ reads everything and checks again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from specc.spec.reading import listed, nearest
 
 HEAD_BYTES = 1 << 20
 HEAD_ROWS = 200
+MOST_FILES = 20_000
 
 TEXT = (".jsonl", ".json", ".ndjson")
 PARQUET = (".parquet", ".pq")
@@ -156,11 +158,12 @@ class _Rows:
     def _folder(self, folder: Path) -> _Mistake | None:
         if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
             return None
-        files = sorted(p for p in folder.rglob("*") if p.suffix in KNOWN and p.is_file())
+        files = _data_files(folder)
+        if files is None:
+            return None
         if self.said.split:
-            files = [
-                p for p in files if self.said.split in (p.parent.name, *p.name.replace("-", ".").split("."))
-            ]
+            wanted = self.said.split
+            files = [p for p in files if wanted in (p.parent.name, *p.name.replace("-", ".").split("."))]
         if not files:
             what = f" of split `{self.said.split}`" if self.said.split else ""
             return _Mistake("G011", f"the folder `{self.said.path}` holds no .jsonl or .parquet file{what}")
@@ -234,6 +237,19 @@ class _Rows:
         elif not is_first:
             help = "rows before it have the field; complete this one, or take it out"
         return _Mistake("G014", f"`{where}` has no field `{field}`; it has {has}", key, help)
+
+
+def _data_files(folder: Path) -> list[Path] | None:
+    """The files of a known format in a folder and below, sorted; None when there are too many to look at."""
+    found: list[Path] = []
+    seen = 0
+    for place, folders, names in os.walk(folder):
+        seen += 1 + len(names)
+        if seen > MOST_FILES:
+            return None
+        folders.sort()
+        found += [Path(place, name) for name in names if Path(name).suffix in KNOWN]
+    return sorted(path for path in found if path.is_file())
 
 
 def _whole_lines(head: bytes) -> Iterator[tuple[int, bytes]]:

@@ -200,7 +200,8 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         help = "give the folder that holds the model's config.json, or `shape:` with its numbers"
         return None, [Diagnostic("P002", "error", message, where, "", help)]
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} on line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        is_json = isinstance(error, json.JSONDecodeError)
+        reason = f"{error.msg} on line {error.lineno}" if is_json else "not UTF-8"
         message = f"`{name}/config.json` is not JSON: {reason[:1].lower()}{reason[1:]}"
         return None, [Diagnostic("P002", "error", message, where, help="copy the model's config.json again")]
     try:

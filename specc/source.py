@@ -75,7 +75,7 @@ def parse(text: str, name: str) -> tuple[Source, list[Diagnostic]]:
 
 
 def elsewhere(source: Source, said: Sequence[Diagnostic], name: str) -> tuple[Source, list[Diagnostic]]:
-    """A text that is not the spec, under another name, and what was said of it: its spans say where they lie."""
+    """A text that is not the spec, and what was said of it, renamed: its spans say where they lie."""
     origin = Origin(name, source.text)
 
     def moved(span: Span) -> Span:

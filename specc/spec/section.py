@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -23,15 +24,17 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    Strict,
     model_serializer,
     model_validator,
 )
 
+# else pydantic looks through every installed package for plugins, which takes longer than all sections
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 Tag = Literal["maths", "placement", "cosmetic"]
 Item = TypeVar("Item")
 
-Many = Annotated[tuple[Item, ...], Strict(False)]
+Many = Annotated[tuple[Item, ...], Field(strict=False)]
 """A list in a spec. It becomes a tuple, so that a section never changes."""
 
 
