@@ -73,9 +73,7 @@ class Switch:
                 signal.signal(kind, handler)
 
     def _press(self, number: int, frame: Any) -> None:
-        self.presses += 1
-        if self.presses == 1:
-            self.on_first()
+        self.presses += 1  # nothing more: a signal may come in the middle of a print
 
 
 def missing_packages() -> list[str]:
@@ -302,6 +300,7 @@ def _watch(
         if switch.presses and not asked:
             asked = True
             (stage / "stop").touch()
+            switch.on_first()
         if any(process.poll() for process in processes):  # one role failed: the others wait for it in vain
             return "" if len(processes) == 1 else "another role failed"
         if (seen := _modified(stage / "heartbeat")) != beat:

@@ -5,6 +5,7 @@ Both read `metrics.jsonl` as it grows; neither ever touches the processes. Every
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -53,6 +54,10 @@ class Progress:
         self.first, self.last = {}, {}
 
         def tick() -> None:
+            with contextlib.suppress(OSError):  # the terminal may be gone; the run goes on
+                show()
+
+        def show() -> None:
             for log in logs:
                 for line in log.lines():
                     if WORTH_SAYING.match(line):
@@ -73,10 +78,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line, without tearing a bar that is on the screen."""
-        if self.view:
-            self.view.say(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            if self.view:
+                self.view.say(text)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if missing := launch.missing_packages():
         names = ", ".join(missing)
         raise Outside(f"training needs {names}, not installed here; pip install 'specc[runtime]'")
-    folder = Path(options.dir or Path("runs") / (plan.name + ("-tiny" if options.tiny else "")))
+    folder = Path(options.dir or Path("runs") / plan.name)
     try:
         with launch.run_folder(plan, folder, options.fresh) as absolute:
             (absolute / "provenance.json").write_text(provenance(Path(options.spec)), encoding="utf-8")
