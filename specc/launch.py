@@ -319,16 +319,20 @@ def _modified(path: Path) -> float:
 
 def _end(processes: list[subprocess.Popen]) -> None:
     """Leave nothing behind: whatever descends from these processes is gone when this returns."""
+    import psutil
+
+    family = [child for process in processes for child in _descendants(process)]
     for process in processes:
-        everyone = _descendants(process)
         if process.poll() is None:
             process.kill()
-        for child in everyone:
-            with contextlib.suppress(Exception):
-                child.kill()
+    for child in family:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=GRACE_SECONDS)
-    _reap_orphans({process.pid for process in processes})
+    psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    _end_orphans()
 
 
 def _descendants(process: subprocess.Popen) -> list[psutil.Process]:
@@ -340,18 +344,17 @@ def _descendants(process: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
-def _reap_orphans(known: set[int]) -> None:
-    """End ranks whose torchrun died before them: they have become children of this process."""
+def _end_orphans() -> None:
+    """End ranks whose torchrun died before they were seen: they have become children of this process."""
     import psutil
 
     if sys.platform != "linux":
         return
-    orphans = [child for child in psutil.Process().children(recursive=True) if child.pid not in known]
-    ours = [child for child in orphans if _is_rank(child)]
-    for child in ours:
+    orphans = [child for child in psutil.Process().children(recursive=True) if _is_rank(child)]
+    for child in orphans:
         with contextlib.suppress(psutil.Error):
             child.kill()
-    psutil.wait_procs(ours, timeout=GRACE_SECONDS)
+    psutil.wait_procs(orphans, timeout=GRACE_SECONDS)
 
 
 def _is_rank(process: psutil.Process) -> bool:
