@@ -62,7 +62,7 @@ class Shape:
 class Weights:
     """Where a model's weights come from."""
 
-    kind: str = "random"  # random | hf (a safetensors folder) | stage (of this run) | run (another run folder)
+    kind: str = "random"  # random | hf (a safetensors folder) | stage (of this run) | run (another folder)
     path: str = ""  # hf: folder or URL; run: the run folder
     revision: str = ""  # hf: commit or tag
     stage: str = ""  # stage, run: the stage's name
@@ -248,7 +248,8 @@ def from_json(text: str) -> Plan:
     if not isinstance(data, dict):
         raise PlanError("a plan is a JSON object")
     if data.get("format") != FORMAT:
-        raise PlanError(f"plan format {data.get('format')!r}, but this version reads format {FORMAT}; compile again")
+        found = data.get("format")
+        raise PlanError(f"plan format {found!r}, but this version reads format {FORMAT}; compile again")
     return _read(Plan, data, "plan")
 
 
@@ -268,7 +269,8 @@ def _read(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
         raise TypeError(f"{where}: plans hold no unions")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    _expect(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), where, kind.__name__, value)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))  # True is an int, too
+    _expect(fits, where, kind.__name__, value)
     return value
 
 

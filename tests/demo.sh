@@ -23,5 +23,5 @@ say specc run specs/sft_tiny.yaml
 
 echo
 echo "The loss, first and last step, and the exported checkpoint:"
-sed -n '1p;$p' "$out"/run/sft/metrics.jsonl
+grep '"loss"' "$out"/run/sft/metrics.jsonl | sed -n '1p;$p' | cut -d, -f1-4
 ls -l "$out"/run/sft/hf
