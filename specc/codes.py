@@ -621,6 +621,13 @@ _add(
         "Use the model's own tokenizer, or a model whose vocabulary was enlarged.",
     ),
     Code(
+        "R023",
+        "a folder that another run writes to",
+        "Two runs in one folder would write over each other's checkpoints; the message names who is there.",
+        "another run writes to `runs/x/sft`: attempt `3`, process 4711 on node7",
+        "Wait for it, end it with a file `stop` in that folder, or use another --dir.",
+    ),
+    Code(
         "R099",
         "a defect of specc",
         "Something went wrong that should not be possible; the traceback lies in the attempt's folder.",

@@ -86,6 +86,15 @@ def here(path: str, folder: Path) -> Path | None:
         return None
 
 
+def _where_it_starts(path: str, strict: bool) -> str:
+    """What helps with a file that is not here: the folder a relative path starts from, here or there."""
+    relative = not path.startswith(("/", "~"))
+    if strict:
+        return "relative paths start from the spec's folder" if relative else "give the path of what is here"
+    start = ", where relative paths start from the profile's `data`, or from where submit.sh is called"
+    return "it must exist on the cluster" + (start if relative else "")
+
+
 def is_hub_id(path: str) -> bool:
     """`name` or `owner/name` without a file's ending: a data set or model on the Hugging Face hub."""
     return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and Path(path).suffix not in KNOWN
@@ -142,11 +151,9 @@ class _Rows:
         if ("://" in name and not name.startswith("file://")) or is_hub_id(name):
             return []
         message = f"`{name}` is not on this machine"
-        help = "relative paths start from the spec's folder" if not name.startswith(("/", "~")) else ""
-        if self.strict:
-            return [Diagnostic("G010", "error", message, f"{self.path}.path", "absent here", help)]
-        help = "it must exist on the cluster" + (f"; {help}" if help else "")
-        return [Diagnostic("G010", "warning", message, f"{self.path}.path", "absent here", help)]
+        severity = "error" if self.strict else "warning"
+        help = _where_it_starts(name, self.strict)
+        return [Diagnostic("G010", severity, message, f"{self.path}.path", "absent here", help)]
 
     def _looked_at(self, found: Path) -> _Mistake | None:
         try:
@@ -341,10 +348,8 @@ def _weights(name: str, path: str, folder: Path, strict: bool) -> Iterator[Diagn
     found = here(name, folder)
     if found is None:
         if strict and not ("://" in name or is_hub_id(name)) and not name.endswith(".nemo"):
-            help = "relative paths start from the spec's folder"
-            yield Diagnostic(
-                "G010", "error", f"the model `{name}` is not on this machine", path, "absent here", help
-            )
+            message = f"the model `{name}` is not on this machine"
+            yield Diagnostic("G010", "error", message, path, "absent here", _where_it_starts(name, strict))
         return
     if not found.is_dir() or not (found / "config.json").is_file():
         return
@@ -368,8 +373,7 @@ def _tokenizer(name: str, path: str, folder: Path, strict: bool) -> Iterator[Dia
         if "://" in name or (is_hub_id(name) and not is_file_name):
             return
         severity = "error" if strict else "warning"
-        help = "relative paths start from the spec's folder"
-        help = help if strict else f"it must exist on the cluster; {help}"
+        help = _where_it_starts(name, strict)
         yield Diagnostic(
             "G010", severity, f"the tokenizer `{name}` is not on this machine", path, "absent here", help
         )

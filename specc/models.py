@@ -199,10 +199,8 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         message = f"the model folder `{name}` has no readable config.json ({error.strerror})"
         help = "give the folder that holds the model's config.json, or `shape:` with its numbers"
         return None, [Diagnostic("P002", "error", message, where, "", help)]
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        is_json = isinstance(error, json.JSONDecodeError)
-        reason = f"{error.msg} on line {error.lineno}" if is_json else "not UTF-8"
-        message = f"`{name}/config.json` is not JSON: {reason[:1].lower()}{reason[1:]}"
+    except (ValueError, RecursionError) as error:
+        message = f"`{name}/config.json` is not JSON: {_why_no_json(error)}"
         return None, [Diagnostic("P002", "error", message, where, help="copy the model's config.json again")]
     try:
         shape = shape_from_config(data)
@@ -212,6 +210,14 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         return None, [Diagnostic(code, "error", message, where, error.key, error.help)]
     folder = str(file.parent.resolve())
     return plan.Model(name, shape, plan.Weights("hf", folder), folder), []
+
+
+def _why_no_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} on line {error.lineno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return "nested too deep" if isinstance(error, RecursionError) else "a number of thousands of digits"
 
 
 def _absent(
@@ -344,6 +350,9 @@ def shape_from_config(data: Mapping[str, typing.Any]) -> plan.Shape:
     if not isinstance(data, Mapping):
         raise ShapeError("expected an object")
     family = _family(data)
+    if "quantization_config" in data:
+        help = "take the model's bf16 form"
+        raise ShapeError("the weights are quantised, and such are not read", "quantization_config", help, True)
     read = functools.partial(_number, data)
     hidden, heads = read("hidden_size", int), read("num_attention_heads", int)
     if heads < 1 or hidden < 1:
@@ -419,7 +428,11 @@ def _rope(data: Mapping[str, typing.Any]) -> tuple[float, dict[str, typing.Any]]
 def _window(data: Mapping[str, typing.Any], family: str) -> int:
     if family.startswith("qwen") and not data.get("use_sliding_window"):
         return 0
-    return _number(data, "sliding_window", int, 0)
+    window = _number(data, "sliding_window", int, 0)
+    if window and family.startswith("qwen") and data.get("max_window_layers"):
+        message = f"a window that begins at layer {data['max_window_layers']} is not run, only one in every layer"
+        raise ShapeError(message, "max_window_layers", "set use_sliding_window: false", family=True)
+    return window
 
 
 def _experts(data: Mapping[str, typing.Any]) -> dict[str, typing.Any]:
@@ -429,6 +442,9 @@ def _experts(data: Mapping[str, typing.Any]) -> dict[str, typing.Any]:
         return {}
     if data.get("mlp_only_layers") or data.get("decoder_sparse_step", 1) != 1:
         raise ShapeError("mixed dense and expert layers are not run", "decoder_sparse_step", family=True)
+    if "norm_topk_prob" in data and not data["norm_topk_prob"]:
+        message = "experts whose probabilities do not add up to one (`norm_topk_prob: false`) are not run"
+        raise ShapeError(message, "norm_topk_prob", family=True)
     width = "moe_intermediate_size" if "moe_intermediate_size" in data else "intermediate_size"
     return {
         "experts": experts,

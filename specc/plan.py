@@ -193,6 +193,9 @@ class Cluster:
     path: str = ""  # folder on a node that holds specc and runtime; empty when they are installed there
     results: str = ""  # folder on a node under which run folders lie
     cache: str = ""
+    data: str = (
+        ""  # folder on a node that relative paths of the spec start from; empty: where submit.sh is called
+    )
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names of environment variables, taken from the shell at submit
     container: Container = Container()

@@ -118,7 +118,7 @@ def job_environment(cluster: Cluster, job: Job) -> dict[str, str]:
 
 def mounts(cluster: Cluster) -> tuple[str, ...]:
     """The profile's mounts, and the folders it names that none of them covers."""
-    wanted = [cluster.path, cluster.results, cluster.cache]
+    wanted = [cluster.path, cluster.results, cluster.cache, cluster.data]
     targets = [mount.split(":")[min(1, mount.count(":"))].rstrip("/") for mount in cluster.container.mounts]
     own: list[str] = []
     for folder in wanted:

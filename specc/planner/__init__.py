@@ -91,6 +91,7 @@ def _cluster(profile: Profile, card: Gpu, name: str) -> plans.Cluster:
         path=profile.runtime.path,
         results=profile.results.path,
         cache=profile.cache.path,
+        data=profile.data,
         env=dict(profile.env),
         secrets=tuple(profile.secrets),
         container=plans.Container(

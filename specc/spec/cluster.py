@@ -157,6 +157,9 @@ class Profile(Section):
     cache: Folder = placement(Folder())
     """Where downloaded models and data go."""
 
+    data: Line = placement("")
+    """Folder on a node that relative paths of a spec start from; empty for where submit.sh is called."""
+
     env: Environment = placement({})
     """Environment variables of every job, such as HF_HOME or NCCL_IB_HCA."""
 

@@ -118,7 +118,10 @@ def test_pyxis_gets_image_mounts_and_the_name_of_every_variable(plan_of):
     )
     line = srun(emit.bundle(plan, "slurm")["00-sft.sbatch"])
     assert "--container-image=nvcr.io#nvidia/nemo:25.02 " in line.replace("'", "")
-    assert '--container-mounts=/data:/data:ro,/opt/specc:/opt/specc,/results:/results,"$run:$run" ' in line
+    assert (
+        '--container-mounts=/data:/data:ro,/opt/specc:/opt/specc,/results:/results,"$home:$home,$run:$run" '
+        in line
+    )
     assert "--container-env=HF_HOME,HF_TOKEN,NCCL_ALGO,PYTHONPATH,PYTHONSAFEPATH,SPECC_ATTEMPT " in line
 
 
@@ -238,3 +241,12 @@ def test_writing_makes_scripts_executable_and_removes_those_of_an_earlier_bundle
 def test_the_same_plan_gives_the_same_bytes(plan_of):
     for target in emit.TARGETS:
         assert emit.bundle(plan_of(), target) == emit.bundle(plan_of(), target)
+
+
+@pytest.mark.parametrize(
+    ("data", "start"), [("", "$SLURM_SUBMIT_DIR"), ("/lustre/my data", "'/lustre/my data'")]
+)
+def test_relative_paths_start_where_the_profile_says_or_where_it_was_submitted(plan_of, data, start):
+    script = emit.bundle(plan_of(data=data), "slurm")["00-sft.sbatch"]
+    assert f"\nhome={start} " in script
+    assert 'cd "$1" || exit 3;' in srun(script)
