@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from runtime import failure, preflight
+from runtime import failure, lock, preflight
 from runtime.place import Place, place_of
 from runtime.problem import Problem
 from runtime.stop import StopFlag, die_with_parent
@@ -41,13 +41,14 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
         if place.is_first:
             print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
         return 0
+    found = held = None
     try:
         preflight.check(plan, job, role, place)
-        found = None
-    except Problem as problem:
-        if place.is_first:
-            return failure.report(problem, place.attempt, place.rank, None)
-        found = problem
+        held = lock.take(place) if place.is_first else None
+    except Exception as error:
+        if place.is_first or preflight.is_seen_by_all(error):
+            return failure.report(error, place.attempt, place.rank, None)
+        found = failure.as_problem(error)
     run = None
     try:
         stop = StopFlag(place.stage / "stop", place.attempt, place.rank)
@@ -60,6 +61,9 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
         if speaker != place.rank:
             return failure.exit_code(failure.as_problem(error))
         return failure.report(error, place.attempt, place.rank, run.step if run else None)
+    finally:
+        if held:
+            held.close()
 
 
 def _started(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, found: Problem | None):

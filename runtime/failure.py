@@ -12,9 +12,10 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
     R007 the disk is too small              R016 initial weights cannot be had
     R008 another experiment in this folder  R017 the ranks did not meet
     R009 a port is taken                    R018 out of memory
-    R019 a token is not in the vocabulary   R099 a defect of specc
+    R019 a token is not in the vocabulary   R023 another run writes to this folder
+    R099 a defect of specc
 
-    R020 and on: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates
+    R020 to R022: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from runtime.problem import Problem
 PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo", "Gloo")
 """What torch says on a rank whose peer went away: the peer's own error is the one to read."""
 
-OTHERS = {"EngineError": "R013", "LayoutError": "R003"}
+OTHERS = {"EngineError": "R013", "LayoutError": "R003", "ModelError": "R001"}
 """Codes of exceptions whose modules this one must not import: it is needed before Megatron is."""
 
 
@@ -48,6 +49,8 @@ def as_problem(error: BaseException) -> Problem:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" (`{error.filename}`)" if error.filename else ""
         return Problem("R007", f"the disk is full{where}; make room and run again to go on", outside=True)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return Problem("R006", f"cannot use `{error.filename}`: {error.strerror.lower()}", outside=True)
     if type(error).__name__ in OTHERS:
         return Problem(OTHERS[type(error).__name__], text)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -305,7 +305,7 @@ def _require_transformer_engine() -> None:
         import transformer_engine  # type: ignore[import-not-found]  # noqa: F401
     except (ImportError, RuntimeError) as error:  # its shell without a CUDA core raises the latter
         raise ModelError(
-            f"the plan wants Transformer Engine's layers, which cannot be imported here ({error}); "
+            f"R015: the plan wants Transformer Engine's layers, which cannot be imported here ({error}); "
             f"install the `te` extra or compile for local layers"
         ) from None
 

@@ -61,6 +61,11 @@ def check(plan: Plan, job: Job, role: Role, place: Place) -> None:
         check_disk(job, role, place)
 
 
+def is_seen_by_all(error: Exception) -> bool:
+    """Does every rank find this by itself, so that none has to be waited for?"""
+    return isinstance(error, Problem) and error.code in ("R002", "R003")
+
+
 def check_world(role: Role, world: int) -> None:
     """As many processes as the layout needs."""
     layout = role.layout
@@ -89,9 +94,10 @@ def check_identity(job: Job, place: Place) -> None:
         known = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if known.get("hash") == job.hash:
+    if not isinstance(known, dict) or known.get("hash") == job.hash:
         return
-    changed = changed_keys(known.get("identity") or {}, job.identity)
+    before = known.get("identity")
+    changed = changed_keys(before if isinstance(before, dict) else {}, job.identity)
     what = ", ".join(f"`{key}`" for key in changed[:8]) or "its inputs"
     more = f" and {len(changed) - 8} more" if len(changed) > 8 else ""
     advice = f"use another --dir, or --fresh {job.stage} to begin it again"
