@@ -352,7 +352,9 @@ def shape_from_config(data: Mapping[str, typing.Any]) -> plan.Shape:
     family = _family(data)
     if "quantization_config" in data:
         help = "take the model's bf16 form"
-        raise ShapeError("the weights are quantised, and such are not read", "quantization_config", help, True)
+        raise ShapeError(
+            "the weights are quantised, and such are not read", "quantization_config", help, True
+        )
     read = functools.partial(_number, data)
     hidden, heads = read("hidden_size", int), read("num_attention_heads", int)
     if heads < 1 or hidden < 1:
@@ -429,8 +431,9 @@ def _window(data: Mapping[str, typing.Any], family: str) -> int:
     if family.startswith("qwen") and not data.get("use_sliding_window"):
         return 0
     window = _number(data, "sliding_window", int, 0)
-    if window and family.startswith("qwen") and data.get("max_window_layers"):
-        message = f"a window that begins at layer {data['max_window_layers']} is not run, only one in every layer"
+    first = data.get("max_window_layers") if data.get("model_type") in ("qwen2", "qwen3") else 0
+    if window and first:
+        message = f"a window in the layers from {first!r} on is not run, only one in every layer"
         raise ShapeError(message, "max_window_layers", "set use_sliding_window: false", family=True)
     return window
 
@@ -442,7 +445,7 @@ def _experts(data: Mapping[str, typing.Any]) -> dict[str, typing.Any]:
         return {}
     if data.get("mlp_only_layers") or data.get("decoder_sparse_step", 1) != 1:
         raise ShapeError("mixed dense and expert layers are not run", "decoder_sparse_step", family=True)
-    if "norm_topk_prob" in data and not data["norm_topk_prob"]:
+    if data.get("model_type") == "qwen3_moe" and not data.get("norm_topk_prob"):  # false where it is absent
         message = "experts whose probabilities do not add up to one (`norm_topk_prob: false`) are not run"
         raise ShapeError(message, "norm_topk_prob", family=True)
     width = "moe_intermediate_size" if "moe_intermediate_size" in data else "intermediate_size"

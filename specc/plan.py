@@ -246,7 +246,7 @@ def from_json(text: str) -> Plan:
     """Read a plan; PlanError names what is wrong and where."""
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"not JSON: {error}") from None
     if not isinstance(data, dict):
         raise PlanError("a plan is a JSON object")

@@ -22,6 +22,13 @@ LLAMA = {
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
 }
+QWEN3_MOE = {
+    **LLAMA,
+    "model_type": "qwen3_moe",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+}
 
 
 def found(model, folder: Path | str = ".") -> plan.Model:
@@ -174,6 +181,21 @@ def test_a_url_is_planned_by_its_name():
         ({**LLAMA, "rope_scaling": 3}, "rope_scaling is not an object"),
         ({**LLAMA, "attention_bias": True}, "`attention_bias: true` is not supported for llama"),
         ({**LLAMA, "hidden_act": "relu"}, "hidden_act `relu` is not silu"),
+        ('{"vocab_size": ' + "9" * 5000 + "}", "is not JSON: a number of thousands of digits"),
+        ("[" * 100_000, "is not JSON: nested too deep"),
+        ({**LLAMA, "quantization_config": {"bits": 4}}, "the weights are quantised"),
+        ({**QWEN3_MOE, "norm_topk_prob": False}, "`norm_topk_prob: false`"),
+        (QWEN3_MOE, "`norm_topk_prob: false`"),
+        (
+            {
+                **LLAMA,
+                "model_type": "qwen2",
+                "sliding_window": 8,
+                "use_sliding_window": True,
+                "max_window_layers": 1,
+            },
+            "a window in the layers from 1 on is not run",
+        ),
     ],
 )
 def test_a_bad_config_is_refused_by_file_and_key(tmp_path: Path, config, words: str):
