@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from runtime import soundness
 from runtime.data.rows import local_path, looks_like_hub_id
 from runtime.place import Place
 from runtime.problem import Problem
@@ -37,9 +38,11 @@ def read_plan(path: Path, job_name: str, role_name: str) -> tuple[Plan, Job, Rol
         raise Problem("R001", f"`{path}` is not a plan for this version: {error}") from None
     try:
         job = plan.job(job_name)
-        return plan, job, role_of(job, role_name)
+        role = role_of(job, role_name)
     except PlanError as error:
         raise Problem("R002", str(error)) from None
+    soundness.check(plan, job, role)
+    return plan, job, role
 
 
 def is_finished(job: Job, place: Place) -> bool:

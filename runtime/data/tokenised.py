@@ -52,6 +52,12 @@ class Tokenised:
         tokens, mask = self._tokens[start:end].tolist(), self._mask[start:end].tolist()
         return Sample(int(self._rows[index]), tokens, mask)
 
+    def is_whole(self) -> bool:
+        """Are the arrays as long as was written down?"""
+        lengths = len(self._tokens), len(self._mask), len(self._ends), len(self._rows)
+        tokens, kept = self.facts["tokens"], self.facts["kept"]
+        return lengths == (tokens, tokens, kept, kept) and {"hash", "largest"} <= self.facts.keys()
+
     @property
     def hash(self) -> str:
         """Of all tokens, masks and their order: equal hashes train alike."""
@@ -89,8 +95,9 @@ def tokenised(
     decides = [dict(data), vars(form), tokenizer_name, template, is_chat, rows.fingerprint()]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
     target = folder / key
-    if (target / "facts.json").exists():
+    if _is_whole(target):
         return target
+    shutil.rmtree(target, ignore_errors=True)
     kept = _Kept(len(rows))
     for index in range(len(rows)):
         if index % 512 == 0:
@@ -172,8 +179,16 @@ class _Kept:
             os.replace(partial, target)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
-            if not (target / "facts.json").exists():
+            if not _is_whole(target):
                 raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Can the arrays be read, and are they as long as was written down?"""
+    try:
+        return Tokenised(folder).is_whole()
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return False
 
 
 def _mapped(path: Path) -> np.ndarray:

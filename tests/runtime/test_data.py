@@ -280,6 +280,18 @@ def test_the_same_data_is_tokenised_once_and_changed_data_again(tmp_path):
     assert (again.folder != first.folder, again.hash != first.hash, len(again)) == (True, True, 3)
 
 
+@pytest.mark.parametrize("name", ["tokens.npy", "rows.npy", "facts.json"])
+@pytest.mark.parametrize(
+    "harm", [lambda content: b"", lambda content: b"junk", lambda content: content[:-20]]
+)
+def test_tokens_that_were_harmed_are_made_anew(tmp_path, name, harm):
+    path = jsonl(tmp_path / "a.jsonl", ROWS)
+    harmed = prepare(tmp_path, path).folder / name
+    harmed.write_bytes(harm(harmed.read_bytes()))
+    again, elsewhere = prepare(tmp_path, path), prepare(tmp_path / "elsewhere", path)
+    assert [again[i] for i in range(7)] == [elsewhere[i] for i in range(7)]
+
+
 def test_data_of_which_no_row_is_left_is_a_problem(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", [{"input": "x", "output": "y" * 99}] * 3)
     with pytest.raises(

@@ -211,9 +211,12 @@ def meet(failing, seconds):
     job = toy_runs.plan(Layout(dp=3)).jobs[0]
     place = place_of(Path("plan.json"), job, "model", os.environ)
     found = Problem("R005", "no data here", outside=True) if place.rank in failing else None
-    agreed = preflight.Meeting(place).agree("preflight", found, seconds)
+    meeting = preflight.Meeting(place)
+    agreed = meeting.agree("preflight", found, seconds)
+    # here rank 0 holds the store itself, and must not leave before the others have read their verdict
+    meeting.agree("leaving", None, seconds)
     if place.is_first:
-        time.sleep(1.5)  # here it holds the store itself; torchrun's outlives its ranks
+        time.sleep(1.0)
     return (agreed.code, agreed.message, agreed.outside, agreed.rank) if agreed else None
 
 

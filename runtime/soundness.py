@@ -1,0 +1,127 @@
+"""What the compiler guarantees of a plan, looked at again: a plan can be edited by hand.
+
+The settings of an algorithm are not declared a second time here; only what the loop itself reads, and
+what would go wrong without a word: a number of rows that is 0, a word that nobody knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from runtime.problem import Problem
+from specc.plan import Job, Plan, Role
+
+WORDS = {
+    "device": ("cuda", "cpu"),
+    "backend": ("nccl", "gloo"),
+    "precision": ("bf16", "fp32"),
+    "recompute": ("none", "selective", "full"),
+    "implementation": ("local", "te"),
+    "head": ("language", "scalar", "attributes"),
+    "weights.kind": ("random", "hf", "stage", "run"),
+    "norm": ("rmsnorm", "rmsnorm_1p", "layernorm", "layernorm_1p"),
+    "activation": ("swiglu", "geglu", "gelu", "squared_relu"),
+    "position": ("rope", "learned"),
+    "train.schedule": ("cosine", "linear", "constant"),
+    "truncation": ("right", "left", "drop", "error"),
+}
+"""The words that a field of the plan may hold."""
+
+NUMBERS = ("lr", "min_lr", "weight_decay", "epsilon", "clip", "epochs")
+COUNTS = ("steps", "seq_length", "warmup_steps", "constant_steps", "validate_every", "save_every")
+COUNTS += ("log_every", "keep_last", "keep_best")
+
+
+def check(plan: Plan, job: Job, role: Role) -> None:
+    """Problem R001 names the first field that makes no sense."""
+    _check_name(job.stage)
+    _check_words(plan, job, role)
+    for name, value in _sizes(role).items():
+        if value < 1:
+            raise _nonsense(name, value, "a number above 0")
+    _check_cut(role)
+    _check_train(job.settings.get("train"))
+    if not isinstance(job.data.get("train"), Mapping):
+        raise _nonsense("data.train", job.data.get("train"), "an object with a path")
+
+
+def _check_name(stage: str) -> None:
+    if not stage or PurePath(stage).name != stage:
+        raise _nonsense("stage", stage, "the name of a folder")
+
+
+def _check_words(plan: Plan, job: Job, role: Role) -> None:
+    shape, model = role.model.shape, role.model
+    found = {
+        "device": plan.cluster.device,
+        "backend": plan.cluster.backend,
+        "precision": role.precision,
+        "recompute": role.recompute,
+        "implementation": role.implementation,
+        "head": model.head,
+        "weights.kind": model.weights.kind,
+        "norm": shape.norm,
+        "activation": shape.activation,
+        "position": shape.position,
+        "train.schedule": (job.settings.get("train") or {}).get("schedule"),
+        "truncation": (job.settings.get(role.program) or {}).get("truncation"),
+    }
+    for name, word in found.items():
+        if word is not None and word not in WORDS[name]:
+            raise _nonsense(name, word, " or ".join(WORDS[name]))
+
+
+def _sizes(role: Role) -> dict[str, int]:
+    shape, layout = role.model.shape, role.layout
+    of_shape = ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "vocab", "max_positions")
+    of_layout = ("tp", "pp", "vp", "cp", "ep", "etp", "dp")
+    sizes = {name: getattr(role, name) for name in ("nodes", "gpus", "micro_batch", "global_batch")}
+    sizes |= {f"shape.{name}": getattr(shape, name) for name in of_shape}
+    return sizes | {f"layout.{name}": getattr(layout, name) for name in of_layout}
+
+
+def _check_cut(role: Role) -> None:
+    """The model can be cut as the layout says."""
+    shape, layout = role.model.shape, role.layout
+    pairs = [("heads", "kv_groups", shape.kv_groups), ("heads", "TP", layout.tp)]
+    pairs.append(("experts", "EP", layout.ep) if shape.experts else ("ffn", "TP", layout.tp))
+    for name, by, size in pairs:
+        count = dataclasses.asdict(shape)[name]
+        if count % size:
+            raise Problem("R001", f"{count} {name} do not divide by {by} {size}; compile another layout")
+    if layout.world_size % (layout.ep * layout.etp * layout.pp):
+        product = f"EP {layout.ep} x ETP {layout.etp} x PP {layout.pp}"
+        message = f"{layout.world_size} processes do not divide by {product}; compile another layout"
+        raise Problem("R001", message)
+    if layout.cp > 1 and role.implementation == "local":
+        advice = "install the `te` extra and compile for it, or set cp to 1"
+        raise Problem("R001", f"CP {layout.cp} needs Transformer Engine's attention; {advice}")
+
+
+def _check_train(train: Any) -> None:
+    if not isinstance(train, Mapping):
+        raise _nonsense("settings.train", train, "an object")
+    for name in ("lr", "seq_length"):
+        if train.get(name) is None:
+            raise _nonsense(f"train.{name}", None, "a number")
+    for names, kind, wanted in ((NUMBERS, int | float, "a number"), (COUNTS, int, "a whole number")):
+        for name in names:
+            value = train.get(name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= 0:
+                raise _nonsense(f"train.{name}", value, f"{wanted}, 0 or more")
+    betas = train.get("betas", [0.0, 0.0])
+    if not isinstance(betas, list) or len(betas) != 2 or not all(isinstance(b, float | int) for b in betas):
+        raise _nonsense("train.betas", betas, "two numbers")
+    wandb = train.get("wandb")
+    if wandb is not None and not isinstance(wandb, Mapping):
+        raise _nonsense("train.wandb", wandb, "an object")
+
+
+def _nonsense(name: str, found: Any, wanted: str) -> Problem:
+    said = "nothing" if found is None else f"`{found}`"
+    return Problem("R001", f"the plan's `{name}` is {said}, expected {wanted}; compile the spec again")
