@@ -35,6 +35,14 @@ def test_what_the_plan_sets_arrives_unharmed_and_what_only_the_shell_has_does_no
     assert "not-a-real-one" not in done.log()
 
 
+def test_a_variable_named_as_one_of_the_script_s_own_changes_nothing_in_it(submit):
+    names = ("run", "stage", "logs", "port", "step", "UID", "IFS", "SECONDS")
+    done = submit(job(env=dict.fromkeys(names, "/elsewhere")))
+    assert done.states() == ["COMPLETED"]
+    environment = done.who()["0"]["environment"]
+    assert all(environment[name] == "/elsewhere" for name in ("run", "stage", "logs", "port", "step"))
+
+
 def test_a_secret_that_is_not_set_stops_the_submission(submit, slurm):
     with pytest.raises(AssertionError, match=r"ended with 3\nerror: \$API_TOKEN is not set"):
         submit(job(), secrets=("API_TOKEN",))

@@ -21,7 +21,10 @@ def directives(script: str) -> list[str]:
 def srun(script: str) -> str:
     """The srun command of a script as one line."""
     text = script.replace("\\\n", " ")
-    return next(" ".join(line.split()) for line in text.splitlines() if line.startswith("srun --nodes"))
+    start = 'env "${environment[@]}" '
+    return next(
+        " ".join(line.split()).removeprefix(start) for line in text.splitlines() if line.startswith(start)
+    )
 
 
 def test_a_bundle_for_slurm_is_the_plan_a_script_per_job_and_a_submit_script(plan_of):
@@ -133,10 +136,8 @@ def test_apptainer_gets_binds_on_the_line_and_variables_in_the_environment(plan_
     script = emit.bundle(plan, "slurm")["00-sft.sbatch"]
     assert "apptainer exec --nv --bind /data:/data --bind /results:/results" in srun(script)
     assert "'/images/my nemo.sif' bash -c" in srun(script)
-    assert (
-        'for name in HF_TOKEN PYTHONSAFEPATH SPECC_ATTEMPT; do export "APPTAINERENV_$name=${!name-}"; done'
-        in script
-    )
+    assert 'environment+=("${environment[@]/#/APPTAINERENV_}")\n' in script
+    assert 'export APPTAINERENV_HF_TOKEN="$HF_TOKEN"\n' in script
 
 
 def test_without_a_container_nothing_speaks_of_one(plan_of):
