@@ -8,6 +8,7 @@ The working directory plays no part.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import replace
@@ -83,8 +84,9 @@ class SlurmProfile(Section):
 
 def _mount(value: str) -> str:
     parts = value.split(":")
-    if len(parts) not in (2, 3) or not all(parts) or not parts[1].startswith("/") or not value.isprintable():
-        raise refused("T012", "a mount as SOURCE:TARGET or SOURCE:TARGET:ro")
+    is_odd = "," in value or not value.isprintable()  # engines separate mounts by commas
+    if len(parts) not in (2, 3) or not all(parts) or not parts[1].startswith("/") or is_odd:
+        raise refused("T012", "SOURCE:TARGET or SOURCE:TARGET:ro, without a comma")
     return value
 
 
@@ -258,8 +260,12 @@ def places(folder: Path) -> list[Path]:
     root = next((p for p in (folder, *folder.parents) if (p / ".git").exists()), None)
     if root is not None and root != folder:
         found.append(root / "clusters")
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return [*found, Path(config) / "specc" / "clusters", SHIPPED]
+    config = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        # a relative one is no setting, as its standard says: it would lead to the working directory
+        config = config if config.is_absolute() else Path.home() / ".config"
+        found.append(config / "specc" / "clusters")
+    return [*found, SHIPPED]
 
 
 def _not_found(name: str, folder: Path, path: str) -> Diagnostic:

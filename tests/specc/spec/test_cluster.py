@@ -39,6 +39,23 @@ def test_the_working_directory_plays_no_part(homes, tmp_path, monkeypatch):
     assert find_profile("mine", homes[0])[0] is None
 
 
+def test_a_relative_folder_of_settings_does_not_lead_to_the_working_directory(homes, tmp_path, monkeypatch):
+    put(tmp_path / "settings" / "specc", 7)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "settings")
+    assert find_profile("mine", homes[0])[0] is None
+
+
+def test_a_user_without_a_home_finds_what_is_shipped(homes, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(cluster.Path, "home", homeless)
+    assert find_profile("local-cpu", homes[0])[2] == []
+    assert [d.code for d in find_profile("nowhere", homes[0])[2]] == ["T010"]
+
+
 def test_a_profile_can_be_named_as_a_file_beside_the_spec(homes):
     (homes[0] / "here.yaml").write_text(CPU.format(3))
     assert find_profile("here.yaml", homes[0])[0].gpus.per_node == 3
