@@ -13,7 +13,7 @@ from pathlib import Path
 from specc import experiment as experiments
 from specc import graph as graphs
 from specc import inputs, planner, source
-from specc.diagnostics import Diagnostic, has_errors
+from specc.diagnostics import Diagnostic, Origin, Span, has_errors
 from specc.experiment import Experiment
 from specc.graph import Graph
 from specc.plan import Plan
@@ -69,6 +69,8 @@ def compile_spec(
     graph, said = graphs.lower(experiment)
     done = done.after([*said, *inputs.check(experiment, folder, strict=here)], graph=graph)
     profile, name, said = clusters.find_profile(cluster or experiment.cluster, folder)
+    if cluster:
+        said = [replace(d, span=d.span or _of_flag("--cluster", cluster)) for d in said]
     if here and (tiny or profile is None or profile.scheduler != "none"):
         from specc import machine
 
@@ -84,6 +86,12 @@ def compile_spec(
 
         done = done.after(machine.shortage(plan, machine.free_gib()))
     return done
+
+
+def _of_flag(flag: str, value: str) -> Span:
+    """The place of what was said on the command line."""
+    start = len(flag) + 2
+    return Span(1, start, 1, start + len(value), Origin(flag, f"{flag} {value}"))
 
 
 def _typed(done: Compilation, overrides: Sequence[str]) -> Compilation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def check(options: Options) -> int:
     report(done, options)
     talk(tables.verdict(options.spec, done))
     if done.fine:
-        talk(f"next: specc plan {options.spec}")
+        talk(f"next: {command('plan', options.spec)}")
     return FINE if done.fine else PROBLEMS
 
 
@@ -67,7 +68,7 @@ def plan(options: Options) -> int:
     else:
         print(tables.plan_text(done.plan))
         if done.fine:
-            talk(f"\nnext: specc compile {options.spec} --target slurm")
+            talk(f"\nnext: {command('compile', options.spec)} --target slurm")
     return FINE if done.fine else PROBLEMS
 
 
@@ -98,7 +99,7 @@ def compile(options: Options) -> int:
     else:
         print("\n".join(str(folder / name) for name in written))
     start = {"slurm": "submit.sh", "local": "run.sh"}[options.target]
-    talk(f"next: bash {folder / start}")
+    talk(f"next: {shlex.join(['bash', str(folder / start)])}")
     return FINE
 
 
@@ -122,9 +123,9 @@ def init(options: Options) -> int:
     """`specc init`: copy a shipped spec and the profile it names; nothing is overwritten."""
     from specc.cli import shelf
 
-    for path in shelf.copy(options.name, Path(options.folder)):
-        print(path)
-    talk(f"next: specc check {Path(options.folder) / (options.name + '.yaml')}")
+    copied = shelf.copy(options.name, Path(options.folder))
+    print("\n".join(map(str, copied)))
+    talk(f"next: {command('check', str(copied[0]))}")
     return FINE
 
 
@@ -196,6 +197,11 @@ def report(done: Compilation, options: Options) -> None:
         talk(json.dumps(diagnostics.as_json(done.diagnostics, done.source), indent=2, ensure_ascii=False))
     elif done.diagnostics:
         talk(diagnostics.render(done.diagnostics, done.source, color=look.colored(sys.stderr)).rstrip("\n"))
+
+
+def command(verb: str, spec: str) -> str:
+    """A command to type, as a shell reads it."""
+    return shlex.join(["specc", verb, spec])
 
 
 def talk(text: str) -> None:

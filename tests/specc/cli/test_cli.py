@@ -372,3 +372,18 @@ def test_another_hash_seed_folder_zone_and_locale_give_the_same_bytes(spec, tmp_
             {p.name: p.read_bytes() for p in (folder / "out").iterdir() if p.name != "provenance.json"}
         )
     assert texts[0] == texts[1]
+
+
+def test_a_cluster_named_on_the_command_line_is_pointed_at_there(specc, spec):
+    ran = specc("check", spec, "--cluster", "nowhere")
+    assert ran.code == 1
+    assert " --> --cluster:1:11\n" in ran.err
+    assert "1 | --cluster nowhere\n" in ran.err
+
+
+def test_the_command_that_comes_next_can_be_typed_as_it_stands(specc, spec, tmp_path):
+    odd = spec.rename(tmp_path / "my spec.yaml")
+    assert specc("check", odd).err.endswith(f"next: specc plan '{odd}'\n")
+    assert specc("compile", odd, "--target", "local", "-o", "my bundle").err.endswith(
+        "bash 'my bundle/run.sh'\n"
+    )
