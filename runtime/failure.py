@@ -56,6 +56,8 @@ def as_problem(error: BaseException) -> Problem:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         advice = "use a smaller micro_batch or more recompute"
         return Problem("R018", f"out of memory: {text[:200]}; {advice}", outside=True)
+    if type(error).__name__ in ("DistNetworkError", "DistStoreError"):
+        return Problem("R017", text.split(" Exception raised from")[0][:300], outside=True)
     return Problem("R099", f"{type(error).__name__}: {text[:500]}")
 
 

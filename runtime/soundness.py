@@ -30,6 +30,8 @@ WORDS = {
 }
 """The words that a field of the plan may hold."""
 
+FORMATS = ("auto", "chat", "prompt_response")
+
 NUMBERS = ("lr", "min_lr", "weight_decay", "epsilon", "clip", "epochs")
 COUNTS = ("steps", "seq_length", "warmup_steps", "constant_steps", "validate_every", "save_every")
 COUNTS += ("log_every", "keep_last", "keep_best")
@@ -37,20 +39,24 @@ COUNTS += ("log_every", "keep_last", "keep_best")
 
 def check(plan: Plan, job: Job, role: Role) -> None:
     """Problem R001 names the first field that makes no sense."""
-    _check_name(job.stage)
+    _check_name("stage", job.stage)
+    if role.model.weights.kind in ("stage", "run"):
+        _check_name("weights.stage", role.model.weights.stage)
     _check_words(plan, job, role)
-    for name, value in _sizes(role).items():
+    seconds = ("collective_timeout_seconds", "heartbeat_seconds")
+    for name, value in (_sizes(role) | {name: getattr(job, name) for name in seconds}).items():
         if value < 1:
             raise _nonsense(name, value, "a number above 0")
     _check_cut(role)
     _check_train(job.settings.get("train"))
-    if not isinstance(job.data.get("train"), Mapping):
-        raise _nonsense("data.train", job.data.get("train"), "an object with a path")
+    for use in ("train", *job.data):
+        if use == "train" or job.data[use] is not None:
+            _check_data(f"data.{use}", job.data.get(use))
 
 
-def _check_name(stage: str) -> None:
+def _check_name(field: str, stage: str) -> None:
     if not stage or PurePath(stage).name != stage:
-        raise _nonsense("stage", stage, "the name of a folder")
+        raise _nonsense(field, stage, "the name of a folder")
 
 
 def _check_words(plan: Plan, job: Job, role: Role) -> None:
@@ -120,6 +126,19 @@ def _check_train(train: Any) -> None:
     wandb = train.get("wandb")
     if wandb is not None and not isinstance(wandb, Mapping):
         raise _nonsense("train.wandb", wandb, "an object")
+
+
+def _check_data(name: str, data: Any) -> None:
+    if not isinstance(data, Mapping) or not isinstance(data.get("path"), str):
+        raise _nonsense(name, data, "an object with a path")
+    for field in ("prompt", "response", "split", "subset"):
+        if not isinstance(data.get(field) or "", str):
+            raise _nonsense(f"{name}.{field}", data[field], "text")
+    limit = data.get("limit") or 0
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise _nonsense(f"{name}.limit", limit, "a whole number, 0 or more")
+    if (data.get("format") or "auto") not in FORMATS:
+        raise _nonsense(f"{name}.format", data["format"], " or ".join(FORMATS))
 
 
 def _nonsense(name: str, found: Any, wanted: str) -> Problem:

@@ -64,12 +64,18 @@ class EngineError(RuntimeError):
     """As the engine's own."""
 
 
+class DistNetworkError(RuntimeError):
+    """As torch's own."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "exit_code"),
     [
         (ValueError("R021: torn"), "R021", 1),
         (EngineError("gradient norm is nan at step 3"), "R013", 1),
         (OSError(errno.ENOSPC, "No space left on device", "/x/metrics.jsonl"), "R007", 3),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/x/metrics.jsonl"), "R006", 3),
+        (DistNetworkError("timed out\nException raised from doIt (most recent call first)"), "R017", 3),
         (MemoryError("2 GiB"), "R018", 3),
         (ValueError("anything"), "R099", 1),
     ],

@@ -57,6 +57,13 @@ def test_a_plan_as_it_was_compiled_is_sound(tmp_path):
         ((*TRAIN, "wandb"), "x", "`train.wandb` is `x`, expected an object"),
         ((*JOB, "settings"), {}, "`settings.train` is nothing, expected an object"),
         ((*JOB, "settings", "sft", "truncation"), "middle", "`truncation` is `middle`, expected right or"),
+        ((*JOB, "collective_timeout_seconds"), 0, "`collective_timeout_seconds` is `0`, expected a number"),
+        ((*JOB, "data", "train", "path"), 3, "expected an object with a path"),
+        ((*JOB, "data", "train", "limit"), -4, "`data.train.limit` is `-4`, expected a whole number"),
+        ((*JOB, "data", "train", "prompt"), 3, "`data.train.prompt` is `3`, expected text"),
+        ((*JOB, "data", "train", "format"), "xml", "`data.train.format` is `xml`, expected auto or chat"),
+        ((*JOB, "data", "validation"), [], "`data.validation` is `[]`, expected an object with a path"),
+        ((*ROLE, "model", "weights"), {"kind": "stage", "stage": "../x"}, "`weights.stage` is `../x`"),
         ((*JOB, "data", "train"), None, "`data.train` is nothing, expected an object with a path"),
     ],
 )
