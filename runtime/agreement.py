@@ -7,7 +7,6 @@ either every rank has every rank's result, or every rank raises the same problem
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -67,11 +66,6 @@ def reason(error: BaseException) -> str:
 def is_outside(error: BaseException) -> bool:
     """Whether the machine is to blame (a disk, a file's rights) rather than the plan or the data."""
     return error.outside if isinstance(error, Problem) else isinstance(error, OSError)
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether it failed because there is no room left."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _gathered(value: T) -> list[T]:
