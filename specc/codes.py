@@ -454,6 +454,13 @@ _add(
         "gpus: 16   # where a node has 8",
         "Use at most the profile's number, and nodes for more.",
     ),
+    Code(
+        "P035",
+        "no time to train before the job is told to save",
+        "A job saves some time before its limit; a shorter job would save and queue again for ever.",
+        "time: 4m, with slurm: {signal: 5m}",
+        "Use a longer time, or a shorter `slurm.signal` in the cluster profile.",
+    ),
 )
 
 

@@ -80,12 +80,21 @@ def compile_spec(
         return done
 
     plan, said = planner.plan(graph, profile, name, folder)
+    said = [_in_profile(d, cluster or experiment.cluster, folder) for d in said]
     done = done.after(said, plan=plan)
     if here and plan:
         from specc import machine
 
         done = done.after(machine.shortage(plan, machine.free_gib()))
     return done
+
+
+def _in_profile(diagnostic: Diagnostic, name: str | None, folder: Path) -> Diagnostic:
+    """What the planner says about `cluster.gpus.type` is said of the profile's text, at `gpus.type`."""
+    path = diagnostic.path.removeprefix("cluster.")
+    if path == diagnostic.path:
+        return diagnostic
+    return replace(diagnostic, span=clusters.span_in(name, folder, path))
 
 
 def _of_flag(flag: str, value: str) -> Span:

@@ -96,14 +96,14 @@ class Composer:
         if node is None or (node.kind == "scalar" and node.value is None):
             self._say(
                 "S006",
-                "the spec is empty",
+                "the file is empty",
                 Span(1, 1, 1, 2),
                 help="start from a shipped one: specc ls, then specc init NAME",
             )
         elif node.kind != "map":
             what = "a list" if node.kind == "list" else "plain text"
             help = "write `key: value` lines, with a space after each colon"
-            self._say("S006", f"the spec is {what}, not keys with values", node.span, "expected a key", help)
+            self._say("S006", f"the file is {what}, not keys with values", node.span, "expected a key", help)
         return node
 
     def value(self) -> Node | None:

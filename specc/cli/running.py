@@ -25,9 +25,8 @@ def run(options: argparse.Namespace) -> int:
         if not options.tiny and any(
             d.code.startswith("P") and d.severity == "error" for d in done.diagnostics
         ):
-            verbs.talk(
-                f"this spec cannot run on this machine; its twin can: {verbs.command('run', options.spec)} --tiny"
-            )
+            twin = f"{verbs.command('run', options.spec)} --tiny"
+            verbs.talk(f"this spec cannot run on this machine; its twin can: {twin}")
         return PROBLEMS
     plan = done.plan
     _know_the_stages(plan, options.fresh)

@@ -71,9 +71,8 @@ def plan(
 def _unknown_gpu(name: str) -> Diagnostic:
     near = hardware.suggestion(name)
     help = f"did you mean `{near}`?" if near else f"known are {', '.join(hardware.names())}"
-    return Diagnostic(
-        "P006", "error", f"the cluster profile has an unknown GPU `{name}`", "cluster", "", help
-    )
+    message = f"the cluster profile has an unknown GPU `{name}`"
+    return Diagnostic("P006", "error", message, "cluster.gpus.type", "not in the catalog", help)
 
 
 def _cluster(profile: Profile, card: Gpu, name: str) -> plans.Cluster:
@@ -124,16 +123,9 @@ def _job(
     folder: Path,
 ) -> tuple[plans.Job | None, list[Diagnostic]]:
     """The job of a stage, its roles placed one by one; remembers the stage's model in `found`."""
-    said: list[Diagnostic] = []
+    requests, said = _requests(stage, profile, card, found, folder)
     roles: list[plans.Role] = []
-    for asked in stage.roles:
-        model, more = _model(asked, found, folder)
-        said += more
-        if asked.trains or stage.name not in found:
-            found[stage.name] = model
-        if model is None:
-            continue
-        request = _request(stage, asked, model, profile, card)
+    for request in requests:
         role, more = place(request, card, profile.gpus.per_node, profile.nodes or NODES_MOST)
         said += more
         if role is not None:
@@ -157,6 +149,33 @@ def _job(
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     )
     return job, said + _over_the_limits(stage, job, profile)
+
+
+def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[tuple[Stage, Request]]:
+    """What every role of every stage asks for, in order: what `plan` places, for those who look further."""
+    card = hardware.gpu(profile.gpus.type)
+    found: dict[str, plans.Model | None] = {}
+    return [
+        (stage, request)
+        for stage in (graph.stages if card else ())
+        for request in _requests(stage, profile, card, found, Path(folder))[0]
+    ]
+
+
+def _requests(
+    stage: Stage, profile: Profile, card: Gpu, found: dict[str, plans.Model | None], folder: Path
+) -> tuple[list[Request], list[Diagnostic]]:
+    """The requests of a stage's roles whose model is known; remembers the stage's model in `found`."""
+    said: list[Diagnostic] = []
+    asked_for: list[Request] = []
+    for asked in stage.roles:
+        model, more = _model(asked, found, folder)
+        said += more
+        if asked.trains or stage.name not in found:
+            found[stage.name] = model
+        if model is not None:
+            asked_for.append(_request(stage, asked, model, profile, card))
+    return asked_for, said
 
 
 def _model(
@@ -229,6 +248,13 @@ def _over_the_limits(stage: Stage, job: plans.Job, profile: Profile) -> list[Dia
         message = f"the job asks for {_hours(job.time_seconds)}, but the partition allows {_hours(limit)}"
         help = f"use time: {_hours(limit)}; a job that reaches its limit saves and continues"
         said.append(Diagnostic("P033", "error", message, stage.path("time"), "", help))
+    warning = profile.slurm.signal
+    if profile.scheduler == "slurm" and 0 < job.time_seconds <= warning:
+        message = (
+            f"the job lasts {_hours(job.time_seconds)}, but is told to save {_hours(warning)} before its end"
+        )
+        help = "use a longer time, or a shorter `slurm.signal` in the cluster profile"
+        said.append(Diagnostic("P035", "error", message, stage.path("time"), "", help))
     return said
 
 

@@ -206,6 +206,16 @@ def find_profile(
     return profile, file.stem, [*said, *more]
 
 
+def span_in(name: str | None, spec_folder: Path | str, path: str) -> Span | None:
+    """Where the profile that `find_profile` finds says the value at `path`; None when it does not."""
+    folder = Path(spec_folder)
+    file = _file(name or DEFAULT, folder)
+    if file is None:
+        return None
+    read, _ = source.elsewhere(*source.read(file), _shown(file, folder))
+    return read.spans[path][1] if path in read.spans else None
+
+
 def _at_profile(diagnostic: Diagnostic, read: source.Source) -> Diagnostic:
     """The diagnostic with its place in the profile, since paths are looked up in the spec."""
     first = next((key for path, (key, _) in read.spans.items() if path), None)

@@ -140,9 +140,14 @@ def test_a_profile_bounds_nodes_and_time():
     assert refused(spec(model="llama3-70b"), small)[0].message.endswith("up to 2 nodes x 8 h100-80gb")
 
 
+def test_a_job_lasts_longer_than_it_is_given_to_save():
+    assert [(d.code, d.path) for d in refused(spec("time: 5m"))] == [("P035", "time")]
+    assert planned(spec("time: 301s")).jobs[0].time_seconds == 301
+
+
 def test_an_unknown_gpu_is_answered_with_the_nearest():
     said = refused(spec(), Profile(gpus=Gpus(type="h1000", per_node=8)))
-    assert (said[0].code, said[0].path) == ("P006", "cluster")
+    assert (said[0].code, said[0].path) == ("P006", "cluster.gpus.type")
     assert "h100" in said[0].help
 
 
