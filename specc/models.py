@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import functools
 import json
 import math
@@ -30,6 +31,9 @@ IMPORTABLE = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma")
 """Families whose Hugging Face weights the runtime reads and writes."""
 
 BYTES = "builtin:bytes"
+
+MAX_BYTES = 16 << 20
+"""Of a config.json or a plan.json; one that is larger is something else."""
 
 
 class ShapeError(ValueError):
@@ -194,7 +198,7 @@ def _from_entry(known: tuple[Entry, str], name: str, revision: str) -> plan.Mode
 def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, list[Diagnostic]]:
     file = path / "config.json" if path.is_dir() else path
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(_text_of(file))
     except OSError as error:
         message = f"the model folder `{name}` has no readable config.json ({error.strerror})"
         help = "give the folder that holds the model's config.json, or `shape:` with its numbers"
@@ -210,6 +214,17 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         return None, [Diagnostic(code, "error", message, where, error.key, error.help)]
     folder = str(file.parent.resolve())
     return plan.Model(name, shape, plan.Weights("hf", folder), folder), []
+
+
+def _text_of(file: Path) -> str:
+    """The text of a file that may be anything: OSError for a pipe, a device or one without an end."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+    with file.open("rb") as opened:
+        raw = opened.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MiB")
+    return raw.decode("utf-8")
 
 
 def _why_no_json(error: Exception) -> str:
@@ -253,7 +268,7 @@ def _from_run(
     run, stage = str(said["from"].get("run", "")), str(said["from"].get("stage", ""))
     path = Path(run) if Path(run).is_absolute() else folder / run
     try:
-        other = plan.from_json((path / "plan.json").read_text(encoding="utf-8"))
+        other = plan.from_json(_text_of(path / "plan.json"))
     except OSError:
         known = find(str(said.get("name") or ""))
         if known is None:
@@ -267,7 +282,8 @@ def _from_run(
             warning
         ]
     except (plan.PlanError, UnicodeDecodeError) as error:
-        return None, [Diagnostic("P002", "error", f"`{run}/plan.json`: {error}", f"{where}.from")]
+        help = "name the folder of a run that this version of specc compiled"
+        return None, [Diagnostic("P002", "error", f"`{run}/plan.json`: {error}", f"{where}.from", help=help)]
     jobs = [job for job in other.jobs if job.stage == stage]
     if not jobs:
         names = ", ".join(f"`{job.stage}`" for job in other.jobs)

@@ -1,6 +1,7 @@
 """Models by name, by folder and by shape; every mistake names the key and a way out."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -215,6 +216,16 @@ def test_a_family_that_is_not_run_is_refused_by_name(tmp_path: Path, family: str
 
 def test_a_folder_without_config_is_refused(tmp_path: Path):
     assert refused(str(tmp_path)).code == "P002"
+
+
+def test_a_config_that_is_no_file_or_has_no_end_is_refused(tmp_path: Path):
+    assert refused("/dev/zero").message.endswith("(not a regular file)")
+    os.mkfifo(tmp_path / "config.json")
+    assert refused(str(tmp_path)).message.endswith("(not a regular file)")
+    (tmp_path / "config.json").unlink()
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(models.MAX_BYTES + 1)
+    assert refused(str(tmp_path)).message.endswith("(larger than 16 MiB)")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
