@@ -5,6 +5,7 @@
     DIR/STAGE/output.json                 written last: the stage is finished
     DIR/STAGE/identity.json               which experiment the folder belongs to
     DIR/STAGE/stop, heartbeat             asked to stop; still alive
+    DIR/STAGE/[ROLE/].lock                held while a run writes here
     DIR/STAGE/attempts/K/                 what one attempt left behind
 
 Standard library only: preflight reads it before torch is imported.
