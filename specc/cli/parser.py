@@ -91,9 +91,17 @@ def _read_commands(command: Adder) -> None:
         "One table per plan: how each role's GPUs are cut up, what the fullest GPU holds, and why.",
         "specc plan specs/sft_llama3_70b.yaml",
         "specc plan specs/sft_llama3_70b.yaml --set nodes=8",
+        "specc plan specs/sft_llama3_70b.yaml --set nodes=null --options 5",
         "specc plan specs/sft_llama3_70b.yaml --json | jq .totals",
     )
     _takes_spec(plan)
+    plan.add_argument(
+        "--options",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="show up to N choices of nodes and time, none worse than another in both",
+    )
 
 
 def _write_commands(command: Adder) -> None:
@@ -220,6 +228,12 @@ def _takes_where(parser: argparse.ArgumentParser) -> None:
 
 def _takes_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 1000:
+        raise argparse.ArgumentTypeError(f"`{text[:40]}` is not a number from 1 to 1000")
+    return int(text)
 
 
 def _completes(argument: argparse.Action, with_what: dict[str, str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specc.plan import Job, Plan, Role
 
 if TYPE_CHECKING:
     from specc.compile import Compilation
+    from specc.planner.options import Option
 
 COLUMNS = (
     "stage",
@@ -73,9 +75,8 @@ def _notes(role: Role) -> list[str]:
     lines = [role.why] if role.why else []
     if role.memory.parts:
         largest = sorted(role.memory.parts.items(), key=lambda part: -part[1])
-        lines.append(
-            "holds " + ", ".join(f"{name} {gib:.1f}" for name, gib in largest if gib >= 0.05) + " GiB"
-        )
+        parts = ", ".join(f"{name} {gib:.1f}" for name, gib in largest if gib >= 0.05)
+        lines += [f"holds {parts} GiB"] if parts else []
     return lines
 
 
@@ -87,6 +88,46 @@ def totals(plan: Plan) -> str:
     if plan.totals.gpu_hours:
         said.append(f"{plan.totals.gpu_hours:,.1f} GPU-hours")
     return ", ".join(said)
+
+
+CHOICES = (
+    *("stage", "role", "nodes x gpus", "layout", "micro", "recompute"),
+    *("memory", "step", "time", "GPU-hours", ""),
+)
+
+
+def options_text(options: Sequence[Option], pinned: Sequence[str]) -> str:
+    """The options as a table; `pinned` are the paths that fix a number of nodes."""
+    rows = [_option_row(option) for option in options]
+    lines = ["options: none is beaten in both nodes and time", "", *table(CHOICES, rows)]
+    if pinned:
+        freed = " ".join(f"--set {path}=null" for path in pinned)
+        lines += ["", f"where nodes are pinned there is no choice; {freed} frees them"]
+    return "\n".join(lines)
+
+
+def _option_row(option: Option) -> tuple[str, ...]:
+    memory = option.memory
+    return (
+        option.stage,
+        option.role,
+        f"{option.nodes} x {option.gpus}",
+        str(option.layout),
+        str(option.micro_batch),
+        "" if option.recompute == "none" else option.recompute,
+        f"{memory.total_gib / memory.capacity_gib:.0%}" if memory.capacity_gib else "",
+        duration(option.step_seconds) if option.step_seconds else "",
+        duration(option.wall_seconds) if option.wall_seconds else "",
+        _hours_of(option),
+        "<- planned" if option.planned else "",
+    )
+
+
+def _hours_of(option: Option) -> str:
+    """GPU-hours of the whole stage, or of a step where the number of steps follows from the data."""
+    if option.wall_seconds or not option.step_seconds:
+        return f"{option.gpu_hours:,.1f}" if option.gpu_hours else ""
+    return f"{option.step_seconds / 3600 * option.nodes * option.gpus:.3f} a step"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from specc.cli import FINE, PROBLEMS, Outside, Usage
 
 if TYPE_CHECKING:
     from specc.compile import Compilation
+    from specc.planner.options import Option
 
 Options = argparse.Namespace
 
@@ -63,13 +64,34 @@ def plan(options: Options) -> int:
     report(done, options)
     if done.plan is None:
         return PROBLEMS
+    choices = choices_of(options, done) if options.options else []
     if options.json:
-        print_json(tables.plan_json(done.plan))
+        print_json(tables.plan_json(done.plan) | ({"options": tables.plain(choices)} if choices else {}))
     else:
         print(tables.plan_text(done.plan))
+        if choices:
+            print("\n" + tables.options_text(choices, pinned_nodes(done)))
         if done.fine:
             talk(f"\nnext: {command('compile', options.spec)} --target slurm")
     return FINE if done.fine else PROBLEMS
+
+
+def choices_of(options: Options, done: Compilation) -> list[Option]:
+    """What --options asks for."""
+    from specc.planner import options as ways
+
+    assert done.graph
+    assert done.profile
+    assert done.plan
+    folder = Path(options.spec).resolve().parent
+    return ways.options(done.graph, done.profile, done.plan, folder, options.options)
+
+
+def pinned_nodes(done: Compilation) -> list[str]:
+    """The paths that fix how many nodes a stage takes."""
+    assert done.graph
+    stages = (stage for stage in done.graph.stages if any(role.nodes for role in stage.roles))
+    return [stage.path("nodes") for stage in stages]
 
 
 def compile(options: Options) -> int:

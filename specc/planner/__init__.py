@@ -154,10 +154,12 @@ def _job(
 def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[tuple[Stage, Request]]:
     """What every role of every stage asks for, in order: what `plan` places, for those who look further."""
     card = hardware.gpu(profile.gpus.type)
+    if card is None:
+        return []
     found: dict[str, plans.Model | None] = {}
     return [
         (stage, request)
-        for stage in (graph.stages if card else ())
+        for stage in graph.stages
         for request in _requests(stage, profile, card, found, Path(folder))[0]
     ]
 
