@@ -126,8 +126,8 @@ def _option_row(option: Option) -> tuple[str, ...]:
 def _hours_of(option: Option) -> str:
     """GPU-hours of the whole stage, or of a step where the number of steps follows from the data."""
     if option.wall_seconds or not option.step_seconds:
-        return f"{option.gpu_hours:,.1f}" if option.gpu_hours else ""
-    return f"{option.step_seconds / 3600 * option.nodes * option.gpus:.3f} a step"
+        return amount(option.gpu_hours) if option.gpu_hours else ""
+    return f"{amount(option.step_seconds / 3600 * option.nodes * option.gpus)} a step"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -196,6 +196,11 @@ def verdict(spec: str, done: Compilation) -> str:
 def count(number: int, noun: str) -> str:
     """`1 job`, `2 jobs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def amount(number: float) -> str:
+    """`1,234.5`, or two digits of what is less than one."""
+    return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def duration(seconds: float) -> str:

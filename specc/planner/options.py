@@ -134,6 +134,6 @@ def _option(job: Job, role: Role, planned: bool) -> Option:
         memory=role.memory,
         step_seconds=role.step_seconds,
         wall_seconds=round(steps * role.step_seconds, 1),
-        gpu_hours=round(steps * role.step_seconds / 3600 * role.nodes * role.gpus, 1),
+        gpu_hours=round(steps * role.step_seconds / 3600 * role.nodes * role.gpus, 3),
         planned=planned,
     )
