@@ -45,9 +45,9 @@ def step_seconds(
     micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
     if gpu.name == "cpu":
         return _rank_on_cpu(work, layout, tokens, micro_batches, recompute)
-    peak = gpu.bf16_tflops * 1e12 / (8 if work.precision == "fp32" else 1)
-    gemm = peak * gpu.gemm_efficiency * tokens / (tokens + SMALL)
-    attention = peak * gpu.attention_efficiency
+    products_share, attention_share = gpu.efficiencies(work.precision)
+    gemm = gpu.peak_tflops(work.precision) * 1e12 * products_share * tokens / (tokens + SMALL)
+    attention = gpu.peak_tflops("fp32" if work.precision == "fp32" else "bf16") * 1e12 * attention_share
 
     window = min(work.seq_length, shape.sliding_window or work.seq_length)
     products = 2 * tokens * active_layer_parameters(shape) / gemm

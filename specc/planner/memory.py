@@ -1,21 +1,39 @@
 """Bytes per GPU of one role under one layout, and how likely it runs out.
 
 The peak of a rank is
-    weights + gradients + optimizer + activations in flight + logits + workspace   inside the allocator
+    weights + gradients + optimizer + activations in flight + logits + buffers     inside the allocator
+    + imbalance of experts                                                         for the unlucky rank
     + CUDA context and communicators                                               outside of it
-and the worst pipeline stage counts. Sources: Megatron-core's own arithmetic, arXiv:2205.05198
-(activations), arXiv:2104.04473 (interleaved schedule); the constants named below say where they come
-from. `te` is the table of Transformer Engine's fused layers, `local` that of our own layers, which
-keep a few more tensors for the backward pass; the latter is a first estimate.
+and the worst pipeline stage counts. A role that generates holds weights, the cache of keys and values, and
+one layer's activations. Sources: Megatron-core's own arithmetic and those named in `activations`; the
+constants named below say where they come from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specc.plan import Layout, Memory, Shape
+from specc.plan import Layout, Memory
+from specc.planner.activations import (
+    expert_imbalance,
+    in_flight,
+    layer_activations,
+    logit_bytes,
+    ring_bytes,
+    tokens_per_rank,
+)
 from specc.planner.hardware import Gpu
-from specc.planner.shapes import GATED, StageParameters, padded_vocab, stage_layers, stage_parameters
+from specc.planner.shapes import (
+    GATED,
+    StageParameters,
+    kv_bytes_per_token,
+    padded_vocab,
+    stage_layers,
+    stage_parameters,
+)
+from specc.planner.workload import Workload
+
+__all__ = ["Workload", "in_flight", "layer_activations", "logit_bytes"]
 
 GIB = 1 << 30
 
@@ -31,31 +49,6 @@ COMMUNICATORS, COMMUNICATOR, COMMUNICATORS_MOST = 1.2e9, 0.35e9, 5.2e9
 SURE, LOST = 0.86, 0.97
 """Shares of the device between which a run goes from safe to lost, with expandable segments: above
 the allocated bytes lies fragmentation of 3 to 14 %."""
-
-IMBALANCE = 1.2
-"""Expert activations of the most loaded rank over the mean; 1.1 is seen in real runs."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What one role does, apart from where it is put."""
-
-    shape: Shape
-    seq_length: int
-    global_batch: int
-    trains: bool = True
-    head: str = "language"  # language | scalar | attributes
-    precision: str = "bf16"  # bf16 | fp32
-    implementation: str = "te"  # te | local
-    distributed_optimizer: bool = True
-    gradient_bytes: int = 4  # main gradients are fp32; 2 when they are reduced in bf16
-    dropout: bool = False
-    flash: bool = True  # attention that keeps no seq x seq matrix
-    packing: bool = False  # several rows share one of seq_length
-
-    @property
-    def element_bytes(self) -> int:
-        return 4 if self.precision == "fp32" else 2
 
 
 def shard_group(layout: Layout) -> int:
@@ -73,91 +66,37 @@ def model_state(work: Workload, layout: Layout, held: StageParameters) -> tuple[
 
     Adam in bf16: 2 weights, 4 (or 2) gradients, 12 for the fp32 master and two moments, the last
     divided over the shard group under the distributed optimizer. In fp32 the weights are their own
-    master: 4, 4 and 8.
+    master: 4, 4 and 8. fp16 gradients have an fp32 copy beside the master: 2, 2 and 16. fp8 keeps each
+    weight and its transpose, which together are as large as the bf16 weight. Offloading takes the two
+    moments off the GPU (8), not the master.
     """
     count = held.dense + held.experts
     weights = float(work.element_bytes * count)
+    if work.generates and work.precision == "fp8":
+        weights /= 2
     if not work.trains:
         return weights, 0.0, 0.0
     gradients = (4 if work.precision == "fp32" else work.gradient_bytes) * count
-    per_parameter = 8 if work.precision == "fp32" else 12
+    per_parameter = optimizer_bytes(work)
     if not work.distributed_optimizer:
         return weights, float(gradients), float(per_parameter * count)
     shared = held.dense / shard_group(layout) + held.experts / expert_shard_group(layout)
     return weights, float(gradients), per_parameter * shared
 
 
-# --- activations -----------------------------------------------------------------------------------
+def optimizer_bytes(work: Workload) -> int:
+    """Bytes of Adam's state per parameter on the GPU, before it is shared."""
+    copies = {"fp32": 0, "fp16": 8 if work.gradient_bytes == 2 else 4}.get(work.precision, 4)
+    return copies + (0 if work.offload == "optimizer" else 8)
 
 
-def layer_activations(work: Workload, layout: Layout, micro_batch: int, recompute: str = "none") -> float:
-    """Bytes that one decoder layer keeps for the backward pass of one micro-batch.
+def cache_bytes(work: Workload, layout: Layout, micro_batch: int, layers: int) -> float:
+    """Bytes of keys and values that a stage of so many layers caches for `micro_batch` whole rows.
 
-    Tensors are counted per token: in the residual region (divided by TP only under sequence
-    parallelism) and in the TP region. For a GPT with dropout and unfused attention this is
-    sbh (10 + 24/t + 5as/ht) without and sbh (34/t + 5as/ht) with sequence parallelism (2205.05198).
+    A group that no rank has to itself is copied: more TP than groups saves nothing.
     """
-    shape, e = work.shape, work.element_bytes
-    h, d, a, g, t = shape.hidden, shape.head_dim, shape.heads, shape.kv_groups, layout.tp
-    tokens = work.seq_length * micro_batch / layout.cp
-    residual = 1 / t if layout.sequence_parallel else 1.0
-    if recompute == "full":
-        return e * h * tokens * residual
-    mask = h if work.dropout else 0
-    outer = 4 * e * h + 2 * mask  # inputs and outputs of both norms, two dropout masks
-    inner = e * a * d + 2 * e * max(g, t) * d + e * a * d  # Q, K and V (copied when t > g), attention out
-    if shape.qk_norm:
-        inner += e * (a + g) * d
-    if work.flash:
-        inner += 0 if recompute == "selective" else 4 * a  # log-sum-exp
-    elif recompute != "selective":
-        matrices = (2 * e + 1 if work.dropout else e) * a * work.seq_length
-        inner += matrices / layout.cp
-    if work.implementation == "local":
-        outer += 2 * 4 * h  # the norms' reciprocal and fp32 copies
-        inner += e * (a + g) * d  # Q and K before rotation
-    if shape.experts:
-        outer += _expert_activations(work, layout)
-        inner += _mlp_activations(work, shape.shared_expert_ffn)
-    else:
-        inner += _mlp_activations(work, shape.ffn)
-    return tokens * (outer * residual + inner / t)
-
-
-def _mlp_activations(work: Workload, width: int) -> float:
-    """Bytes per token: the first product's output and the activation's."""
-    gates = 2 if work.shape.activation in GATED else 1
-    unfused = work.element_bytes * width if work.implementation == "local" and gates == 2 else 0
-    return work.element_bytes * width * (gates + 1) + unfused
-
-
-def _expert_activations(work: Workload, layout: Layout) -> float:
-    """Bytes per token of the residual region: dispatch, expert products, combination, router."""
-    shape, e = work.shape, work.element_bytes
-    copies = 3 if layout.ep > 1 else 2  # permuted in, expert out, and what was sent
-    routed = copies * e * shape.hidden + _mlp_activations(work, shape.expert_ffn)
-    return IMBALANCE * shape.experts_per_token * routed + 8 * shape.experts
-
-
-def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
-    """Micro-batches (of one chunk each) whose activations a stage holds at its worst moment.
-
-    1F1B: min(m, p - r). Interleaved: min(m v, 2 (p - r - 1) + (v - 1) p + 1) chunks (2104.04473).
-    """
-    p, v = layout.pp, layout.vp
-    if v == 1:
-        return min(micro_batches, p - stage)
-    return min(micro_batches * v, 2 * (p - stage - 1) + (v - 1) * p + 1)
-
-
-def logit_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
-    """Bytes of logits and of the vocabulary-parallel cross entropy on the last stage: the logits and
-    one fp32 copy of them; nothing for a head that is not a language model's.
-    """
-    if work.head != "language":
-        return 0.0
-    tokens = work.seq_length * micro_batch / layout.cp
-    return (work.element_bytes + 4) * tokens * padded_vocab(work.shape.vocab, layout.tp) / layout.tp
+    per_token = kv_bytes_per_token(work.shape, work.element_bytes) / work.shape.layers * layers
+    return per_token * tokens_per_rank(work, layout, micro_batch) / min(layout.tp, work.shape.kv_groups)
 
 
 # --- the peak --------------------------------------------------------------------------------------
@@ -190,25 +129,51 @@ class Peak:
     def total(self) -> float:
         return sum(value for _, value in self.parts)
 
+    @property
+    def allocated(self) -> float:
+        """What the framework's own peak counter shows where experts are evenly loaded."""
+        return sum(value for name, value in self.parts if name not in ("outside", "imbalance"))
+
 
 @dataclass(frozen=True)
 class _Flow:
     """Bytes of one micro-batch on its way through any stage; the same for all of them."""
 
     kept: float  # per layer, until its backward pass
+    unlucky: float  # per layer, of experts that get more than their share
     live: float  # of the one layer that is computed again, or forward only
     hidden: float  # between two layers
     logits: float  # on the last stage
+    gradient: float  # of one weight, before it is added to the sum
 
 
 def _flow(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
-    hidden = work.seq_length * micro_batch / layout.cp * work.shape.hidden * work.element_bytes
+    hidden = tokens_per_rank(work, layout, micro_batch) * work.shape.hidden * work.element_bytes
+    again = recompute == "full" or not work.trains
+    live = layer_activations(work, layout, micro_batch) if again else 0.0
     return _Flow(
         kept=layer_activations(work, layout, micro_batch, recompute) if work.trains else 0.0,
-        live=layer_activations(work, layout, micro_batch) if recompute == "full" or not work.trains else 0.0,
+        unlucky=expert_imbalance(work, layout, micro_batch, recompute) if work.trains else 0.0,
+        live=live + ring_bytes(work, layout, micro_batch),
         hidden=hidden / layout.tp if layout.sequence_parallel else hidden,
         logits=logit_bytes(work, layout, micro_batch),
+        gradient=_weight_gradient(work, layout),
     )
+
+
+def _weight_gradient(work: Workload, layout: Layout) -> float:
+    """Bytes of the largest weight gradient, which our layers make before it is added to the sum; Megatron's
+    fused products add it at once.
+    """
+    if not work.trains or work.framework != "runtime":
+        return 0.0
+    shape, t = work.shape, layout.tp
+    gates = 2 if shape.activation in GATED else 1
+    width = max(
+        gates * (shape.ffn if not shape.experts else shape.shared_expert_ffn), shape.heads * shape.head_dim
+    )
+    table = padded_vocab(shape.vocab, t) if work.head == "language" else 0
+    return work.element_bytes * shape.hidden * max(width, table) / t
 
 
 def stage_peak(
@@ -228,16 +193,23 @@ def _stage_peak(
     )
     held = in_flight(layout, stage, micro_batches) * layers / layout.vp
     last = stage == layout.pp - 1
-    parts = (
+    parts = [
         ("weights", weights),
         ("gradients", gradients),
         ("optimizer", optimizer),
         ("activations", flow.kept * held + flow.live),
         ("logits", flow.logits + 2 * flow.hidden if last else 0.0),
-        ("buffers", (WORKSPACE if cuda else 0.0) + (2 * flow.hidden if layout.pp > 1 else 0.0)),
+        (
+            "buffers",
+            (WORKSPACE if cuda else 0.0) + flow.gradient + (2 * flow.hidden if layout.pp > 1 else 0.0),
+        ),
         ("outside", outside_bytes(layout) if cuda else 0.0),
-    )
-    return Peak(parts, stage)
+    ]
+    if work.shape.experts:
+        parts.append(("imbalance", flow.unlucky * held))
+    if work.generates:
+        parts.append(("cache", cache_bytes(work, layout, micro_batch, layers)))
+    return Peak(tuple(parts), stage)
 
 
 def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:

@@ -95,6 +95,11 @@ def training_flops_per_token(shape: Shape, seq_length: int) -> float:
     return 6.0 * met + 12.0 * shape.layers * shape.heads * shape.head_dim * window / 2
 
 
+def forward_flops_per_token(shape: Shape, seq_length: int) -> float:
+    """FLOPs of the forward pass per token: a third of training's."""
+    return training_flops_per_token(shape, seq_length) / 3
+
+
 def kv_bytes_per_token(shape: Shape, element_bytes: int = 2) -> int:
     """Bytes of keys and values that one token leaves in the cache, over all layers, at TP 1."""
     return 2 * shape.layers * shape.kv_groups * shape.head_dim * element_bytes

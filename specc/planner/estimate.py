@@ -1,0 +1,166 @@
+"""Memory and speed of one given layout, without a spec: what `specc estimate` says.
+
+In goes a model's shape, a GPU and the sizes that somebody has in mind; out comes whether it fits, what the
+fullest GPU holds, and how fast a step is. A layout that breaks rules is answered too, with their codes. The
+framework is Megatron-core with Transformer Engine as people run it: losses and weight gradients are its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from specc.plan import Layout, Shape
+from specc.planner import rules
+from specc.planner.cost import step_seconds
+from specc.planner.generation import rollout_seconds
+from specc.planner.hardware import Gpu
+from specc.planner.memory import GIB, oom_probability, peak
+from specc.planner.rules import Broken, Case
+from specc.planner.shapes import balanced, forward_flops_per_token, training_flops_per_token
+from specc.planner.workload import Workload
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked; sizes as on the command line, all positive."""
+
+    shape: Shape
+    gpu: Gpu
+    gpus: int
+    seq: int
+    tp: int = 1
+    pp: int = 1
+    vp: int = 1
+    cp: int = 1
+    ep: int = 1
+    etp: int = 1
+    mbs: int = 1
+    gbs: int | None = None  # None: one micro-batch per data-parallel rank
+    recompute: str = "none"
+    dtype: str = "bf16"
+    grad_dtype: str | None = None  # None: fp32, and fp16 under fp16
+    offload: str = "none"
+    phase: str = "pretrain"
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """GiB at the worst rank. `allocated_gib` is the framework's peak: `total_gib` less what lies outside its
+    allocator and less the margin for unevenly loaded experts.
+    """
+
+    total_gib: float
+    allocated_gib: float
+    capacity_gib: float
+    oom_probability: float
+    parts: dict[str, float]
+    worst_rank: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The answer; `problems` holds codes that `specc explain` explains."""
+
+    fits: bool
+    memory: MemoryEstimate
+    step_seconds: float
+    tokens_per_second_per_gpu: float
+    tflops_per_gpu: float
+    problems: list[str]
+
+
+def estimate(question: Question) -> tuple[Estimate, Layout, list[Broken]]:
+    """The answer, the layout it is about (data parallelism and stages filled in), and what is wrong."""
+    layout = _layout(question)
+    work = _workload(question, layout)
+    broken = rules.broken(_case(question, work, layout))
+    memory = _memory(question, work, layout)
+    if work.generates:
+        seconds = rollout_seconds(work, layout, question.mbs, question.gpu)
+    else:
+        seconds = step_seconds(
+            work, layout, question.mbs, question.recompute, question.gpu, _per_node(question)
+        )
+    rate = work.global_batch * work.seq_length / seconds / question.gpus
+    flops = forward_flops_per_token if work.generates else training_flops_per_token
+    problems = sorted({each.code for each in broken})
+    return (
+        Estimate(
+            fits=not problems and memory.oom_probability < 0.5,
+            memory=memory,
+            step_seconds=_rounded(seconds),
+            tokens_per_second_per_gpu=_rounded(rate),
+            tflops_per_gpu=_rounded(rate * flops(work.shape, work.seq_length) / 1e12),
+            problems=problems,
+        ),
+        layout,
+        broken,
+    )
+
+
+def as_json(answer: Estimate) -> dict:
+    """The answer as the data that programs read."""
+    return asdict(answer)
+
+
+def _layout(question: Question) -> Layout:
+    q = question
+    chunks = q.pp * q.vp
+    uneven = q.shape.layers % chunks and q.shape.layers > chunks
+    return Layout(
+        tp=q.tp,
+        pp=q.pp,
+        vp=q.vp,
+        cp=q.cp,
+        ep=q.ep,
+        etp=q.etp,
+        dp=max(1, q.gpus // (q.tp * q.pp * q.cp)),
+        sequence_parallel=q.tp > 1,
+        stage_layers=balanced(q.shape.layers, chunks) if uneven else (),
+    )
+
+
+def _workload(question: Question, layout: Layout) -> Workload:
+    q = question
+    grad_dtype = q.grad_dtype or ("bf16" if q.dtype == "fp16" else "fp32")
+    return Workload(
+        shape=q.shape,
+        seq_length=q.seq,
+        global_batch=q.gbs or layout.dp * q.mbs,
+        trains=q.phase != "generate",
+        head="scalar" if q.phase in ("reward", "critic") else "language",
+        precision=q.dtype,
+        gradient_bytes=2 if grad_dtype == "bf16" else 4,
+        phase=q.phase,
+        offload=q.offload,
+        framework="megatron",
+    )
+
+
+def _per_node(question: Question) -> int:
+    """GPUs of a node as this number of GPUs fills nodes evenly."""
+    return math.gcd(question.gpus, question.gpu.gpus_per_node)
+
+
+def _case(question: Question, work: Workload, layout: Layout) -> Case:
+    node = _per_node(question)
+    return Case(work, question.gpu, question.gpus // node, node, layout, question.mbs, question.recompute)
+
+
+def _memory(question: Question, work: Workload, layout: Layout) -> MemoryEstimate:
+    worst = peak(work, layout, question.mbs, question.recompute)
+    total, capacity = worst.total / GIB, question.gpu.usable_gib
+    return MemoryEstimate(
+        total_gib=round(total, 3),
+        allocated_gib=round(worst.allocated / GIB, 3),
+        capacity_gib=capacity,
+        oom_probability=oom_probability(total, capacity),
+        parts={name: round(value / GIB, 3) for name, value in worst.parts},
+        worst_rank=worst.stage * layout.tp * layout.cp * layout.dp,
+    )
+
+
+def _rounded(value: float) -> float:
+    """Four digits, which is more than the model knows."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,40 @@
+"""What one role does, apart from where it is put: the model, the batch, the phase and the number formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.plan import Shape
+
+PHASES = ("pretrain", "sft", "reward", "actor", "critic", "generate")
+PRECISIONS = ("bf16", "fp16", "fp8", "fp32")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One role's work. Everything that memory and time depend on, but the layout."""
+
+    shape: Shape
+    seq_length: int
+    global_batch: int
+    trains: bool = True
+    head: str = "language"  # language | scalar | attributes
+    precision: str = "bf16"  # bf16 | fp16 | fp8 | fp32
+    implementation: str = "te"  # te | local
+    distributed_optimizer: bool = True
+    gradient_bytes: int = 4  # main gradients are fp32; 2 when they are reduced in bf16
+    dropout: bool = False
+    flash: bool = True  # attention that keeps no seq x seq matrix
+    packing: bool = False  # several rows share one of seq_length
+    phase: str = "sft"  # one of PHASES
+    offload: str = "none"  # none | optimizer: Adam's moments in the host's memory
+    framework: str = "runtime"  # runtime | megatron: whose loss and whose weight gradients
+
+    @property
+    def element_bytes(self) -> int:
+        """Of a weight in a product and of an activation, fp8's own tensors aside."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def generates(self) -> bool:
+        return self.phase == "generate"
