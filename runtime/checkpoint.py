@@ -117,10 +117,19 @@ def chosen(folder: Path) -> int | None:
 
 
 def resume(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]] | None:
-    """Clean up after a kill and load the newest checkpoint that holds: its step and the caller's state."""
+    """Clean up after a kill and load the newest checkpoint that holds: its step and the caller's state.
+
+    None when nothing was saved yet. R021 when there are checkpoints and none holds: a run that began
+    anew by itself would throw away what may still be brought back.
+    """
     clean(folder)
     step = latest(folder)
-    return None if step is None else (step, load(folder, step, engine, verified=True))
+    if step is not None:
+        return step, load(folder, step, engine, verified=True)
+    if told(UNREADABLE, f"cannot list `{folder}`", lambda: steps_in(folder)):
+        way_out = "bring one back from a copy, or begin anew with --fresh"
+        raise Problem(UNREADABLE, f"no checkpoint in `{folder}` holds; {way_out}")
+    return None
 
 
 def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import toys
 from worlds import WorldFailed
 
 from runtime import manifest
-from specc.plan import Layout, Weights
+from specc.plan import Layout
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 
@@ -211,19 +211,19 @@ def test_old_checkpoints_go_and_the_best_one_stays(world, tmp_path):
     assert world(1, saves.chosen_step, tmp_path) == [4]
 
 
-def test_a_run_whose_checkpoints_are_all_broken_begins_again_with_the_weights_it_was_given(world, tmp_path):
-    first = toy_runs.written(tmp_path / "first", toy_runs.plan())
-    assert world(1, toy_runs.attempt, str(first)) == [0]
-    given = Weights(kind="run", path=str(tmp_path / "first"), stage="sft")
-    second = toy_runs.written(tmp_path / "second", toy_runs.plan(weights=given))
-    assert world(1, toy_runs.attempt, str(second)) == [0]
-    series = toy_runs.series(tmp_path / "second")
-    (tmp_path / "second" / "sft" / "output.json").unlink()
-    for manifest_file in tmp_path.glob("second/sft/checkpoint/step-*/MANIFEST.json"):
+def test_a_run_whose_checkpoints_are_all_broken_stops_and_keeps_what_is_there(world, tmp_path):
+    plan = toy_runs.written(tmp_path, toy_runs.plan())
+    assert world(1, toy_runs.attempt, str(plan)) == [0]
+    series = toy_runs.series(tmp_path)
+    (tmp_path / "sft" / "output.json").unlink()
+    for manifest_file in tmp_path.glob("sft/checkpoint/step-*/MANIFEST.json"):
         cut(manifest_file)
-    assert world(1, toy_runs.attempt, str(second), "2") == [0]
-    assert toy_runs.series(tmp_path / "second") == series
-    assert series != toy_runs.series(tmp_path / "first")
+    before = sorted(os.listdir(tmp_path / "sft" / "checkpoint"))
+    assert world(1, toy_runs.attempt, str(plan), "2") == [1]
+    [said] = tmp_path.glob("sft/attempts/2/error-0.json")
+    assert json.loads(said.read_text())["code"] == "R021"
+    assert sorted(os.listdir(tmp_path / "sft" / "checkpoint")) == before
+    assert toy_runs.series(tmp_path) == series
 
 
 def test_the_checksums_are_those_of_sha256sum(two_steps):
