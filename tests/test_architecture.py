@@ -122,3 +122,9 @@ def test_a_read_command_loads_nothing_heavy(command):
 def test_compile_loads_nothing_heavy(target, tmp_path):
     words = ("compile", "specs/sft_llama3_70b.yaml", "--target", target, "-o", str(tmp_path))
     assert loaded_by(*words) == set()
+
+
+def test_no_two_test_modules_share_a_name():
+    """pytest imports them by their bare names; the second of two would not be collected."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in names if names.count(name) > 1] == []
