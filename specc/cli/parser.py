@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def build() -> argparse.ArgumentParser:
         return made
 
     _read_commands(command)
+    _estimate_command(command)
     _write_commands(command)
     _manual_commands(command)
     return parser
@@ -102,6 +104,75 @@ def _read_commands(command: Adder) -> None:
         default=0,
         help="show up to N choices of nodes and time, none worse than another in both",
     )
+
+
+def _estimate_command(command: Adder) -> None:
+    estimate = command(
+        "estimate",
+        verbs.estimate,
+        "tell memory and speed of one given layout\n\n"
+        "No spec is needed: name a model, a GPU and the sizes. Layers that do not divide are dealt out.\n"
+        "What breaks a rule is answered too, and named.",
+        "specc estimate --model llama3-70b --gpu h100-80gb --gpus 64 --tp 8 --pp 4 --gbs 128 --seq 4096",
+        "specc estimate --config model/config.json --gpu b200 --gpus 8 --tp 2 --dtype fp8 --json",
+        "specc estimate --model llama3-8b --gpu-memory 62 --gpu-tflops 400 --gpus 8 --phase reward",
+    )
+    model = estimate.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", metavar="NAME", help="a name of the catalog or a Hugging Face id")
+    config = model.add_argument("--config", metavar="FILE", help="a Hugging Face config.json")
+    _completes(config, FILE)
+    estimate.add_argument("--gpu", metavar="NAME", help="a GPU of the catalog, such as h100-80gb")
+    estimate.add_argument("--gpu-memory", metavar="GIB", type=_amount, help="usable memory of one GPU")
+    estimate.add_argument("--gpu-tflops", metavar="N", type=_amount, help="dense bf16 peak of one GPU")
+    estimate.add_argument("--gpu-bandwidth", metavar="GB/S", type=_amount, help="of one GPU's memory")
+    estimate.add_argument("--gpus-per-node", metavar="N", type=_size, help="where it is not the catalog's")
+    estimate.add_argument("--gpus", metavar="N", type=_size, required=True, help="how many GPUs")
+    for name, about in LAYOUT.items():
+        estimate.add_argument(f"--{name}", metavar="N", type=_size, default=1, help=f"{about} (default: 1)")
+    estimate.add_argument("--gbs", metavar="N", type=_size, help="rows of a step (default: DP x MBS)")
+    estimate.add_argument("--seq", metavar="N", type=_size, help="tokens of a row (default: 4096)")
+    for name, (choices, about) in CHOICES.items():
+        estimate.add_argument(
+            f"--{name}", choices=choices, default=choices[0], help=f"{about} (default: {choices[0]})"
+        )
+    estimate.add_argument(
+        "--grad-dtype", choices=["fp32", "bf16"], help="of gradients (default: fp32, and 16 bits under fp16)"
+    )
+    _takes_json(estimate)
+
+
+LAYOUT = {
+    "tp": "tensor-parallel ranks",
+    "pp": "pipeline stages",
+    "vp": "chunks of each stage",
+    "cp": "context-parallel ranks",
+    "ep": "expert-parallel ranks",
+    "etp": "ranks that share one expert",
+    "mbs": "rows of a micro-batch",
+}
+
+CHOICES = {
+    "recompute": (["none", "selective", "full"], "what the backward pass computes again"),
+    "dtype": (["bf16", "fp16", "fp8", "fp32"], "of products"),
+    "offload": (["none", "optimizer"], "what lies in the host's memory"),
+    "phase": (["pretrain", "sft", "reward", "actor", "critic", "generate"], "what the model does"),
+}
+
+
+def _size(said: str) -> int:
+    """A whole number from 1 to 16 million."""
+    value = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 0
+    if not 1 <= value <= 1 << 24:
+        raise argparse.ArgumentTypeError(f"{said!r} is not a whole number from 1 to {1 << 24}")
+    return value
+
+
+def _amount(said: str) -> float:
+    """A positive number that is not absurd."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(said) < 1e9:
+            return float(said)
+    raise argparse.ArgumentTypeError(f"{said!r} is not a positive number")
 
 
 def _write_commands(command: Adder) -> None:

@@ -132,6 +132,13 @@ def run(options: Options) -> int:
     return running.run(options)
 
 
+def estimate(options: Options) -> int:
+    """`specc estimate`: memory and speed of one given layout."""
+    from specc.cli import estimating
+
+    return estimating.estimate(options)
+
+
 def explain(options: Options) -> int:
     """`specc explain`: a code's page, or where a value comes from."""
     from specc.cli import explaining
@@ -241,6 +248,7 @@ __all__ = [
     "check",
     "compile",
     "completion",
+    "estimate",
     "explain",
     "init",
     "ls",

@@ -15,7 +15,7 @@ from specc.planner import rules
 from specc.planner.cost import step_seconds
 from specc.planner.generation import rollout_seconds
 from specc.planner.hardware import Gpu
-from specc.planner.memory import GIB, oom_probability, peak
+from specc.planner.memory import GIB, oom_probability, peak, stage_peak
 from specc.planner.rules import Broken, Case
 from specc.planner.shapes import balanced, forward_flops_per_token, training_flops_per_token
 from specc.planner.workload import Workload
@@ -46,8 +46,8 @@ class Question:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """GiB at the worst rank. `allocated_gib` is the framework's peak: `total_gib` less what lies outside its
-    allocator and less the margin for unevenly loaded experts.
+    """GiB at the worst rank, but `allocated_gib`: the allocator's peak as Megatron logs it, which is that
+    of the last rank, so of the last stage, and with evenly loaded experts.
     """
 
     total_gib: float
@@ -150,10 +150,11 @@ def _case(question: Question, work: Workload, layout: Layout) -> Case:
 
 def _memory(question: Question, work: Workload, layout: Layout) -> MemoryEstimate:
     worst = peak(work, layout, question.mbs, question.recompute)
+    logged = stage_peak(work, layout, question.mbs, question.recompute, layout.pp - 1)
     total, capacity = worst.total / GIB, question.gpu.usable_gib
     return MemoryEstimate(
         total_gib=round(total, 3),
-        allocated_gib=round(worst.allocated / GIB, 3),
+        allocated_gib=round(logged.allocated / GIB, 3),
         capacity_gib=capacity,
         oom_probability=oom_probability(total, capacity),
         parts={name: round(value / GIB, 3) for name, value in worst.parts},
