@@ -12,6 +12,7 @@ from specc.cli import FINE, PROBLEMS, Usage, verbs
 if TYPE_CHECKING:
     from specc.compile import Compilation
     from specc.plan import Job, Role
+    from specc.planner.comparison import Comparison
 
 KINDS = {
     "maths": "maths: another value is another experiment, with a hash of its own",
@@ -52,14 +53,48 @@ def value(options: argparse.Namespace) -> int:
         verbs.report(done, options)
         return PROBLEMS
     facts = _facts(done, options.path)
+    found = _comparisons(done, options) if _is_layout(options.path) else []
     if options.json:
-        verbs.print_json(facts)
+        from specc.cli.tables import plain
+
+        verbs.print_json(facts | ({"comparisons": plain(found)} if found else {}))
         return FINE
     print(f"{facts['path']}: {_shown(facts['value'])}")
     for key in ("from", "meaning", "kind", "why"):
         if facts[key]:
             print(f"  {key:8}{facts[key]}")
+    for comparison in found:
+        from specc.cli import comparing
+
+        print("\n" + comparing.text(comparison))
+    if _is_layout(options.path) and done.plan is None:  # why there is none to explain
+        verbs.report(done, options)
+        return PROBLEMS
     return FINE
+
+
+def _is_layout(path: str) -> bool:
+    """`parallel`, `stages.NAME.parallel` or `roles.NAME.parallel`."""
+    return path.rsplit(".", 1)[-1] == "parallel"
+
+
+def _comparisons(done: Compilation, options: argparse.Namespace) -> list[Comparison]:
+    """What the layouts at this path were chosen from, one comparison for each role."""
+    from specc import planner
+    from specc.planner import hardware
+    from specc.planner.comparison import compare
+
+    if not (done.graph and done.profile and done.plan):
+        return []
+    card = hardware.gpu(done.plan.cluster.gpu)
+    assert card is not None
+    roles = {(job.stage, role.name): role for job in done.plan.jobs for role in job.roles}
+    asked = planner.requests(done.graph, done.profile, Path(options.about).resolve().parent)
+    return [
+        compare(request, roles[stage.name, request.name], card)
+        for stage, request in asked
+        if options.path in (stage.path("parallel"), stage.path(f"roles.{request.name}.parallel"))
+    ]
 
 
 def _facts(done: Compilation, path: str) -> dict[str, Any]:

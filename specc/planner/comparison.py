@@ -1,0 +1,205 @@
+"""Why a role's layout is what it is: what else was possible, what it lost by, and what does not fit.
+
+The search is done once more on the plan's nodes and everything it saw is kept, not the best alone; each
+layout stands there with its best micro-batch. What was pinned stays pinned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from specc.plan import Layout, Role
+from specc.planner import layouts, rules
+from specc.planner.hardware import Gpu
+from specc.planner.layouts import Found
+from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes, peak
+from specc.planner.placement import Request
+from specc.planner.shapes import layers_of_stage, padded_vocab, stage_parameters
+
+RUNNERS_UP, NEAREST = 4, 3
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A layout that was not taken. Times are of one step; the bubble is the pipeline's idle share."""
+
+    nodes: int
+    layout: str
+    micro_batch: int
+    recompute: str
+    step_seconds: float
+    slower: float  # seconds a step more than the winner
+    bubble: float
+    total_gib: float
+    over_gib: float  # beyond the GPU's memory; less than nothing where it is only too close to it
+    oom_probability: float
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One part of the memory of the fullest GPU, as a product with its numbers put in."""
+
+    part: str
+    text: str
+    gib: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner among its rivals. `bubble` is the winner's own."""
+
+    role: str
+    winner: str
+    step_seconds: float
+    bubble: float
+    runners_up: tuple[Rival, ...]
+    too_large: tuple[Rival, ...]
+    margin: float  # the likeliness of running out of memory that the search allows
+    stage: int  # the pipeline stage of the fullest GPU
+    formulas: tuple[Formula, ...]
+
+
+def compare(request: Request, role: Role, card: Gpu) -> Comparison:
+    """What the role's choice was made from."""
+    fitting, large = _seen(request, role, card)
+    own = str(role.layout)
+    runners_up = [f for f in fitting if str(f.case.layout) != own][:RUNNERS_UP]
+    large = [f for f in large if str(f.case.layout) != own]
+    if request.nodes is None and role.nodes > 1 and card.name != "cpu":
+        fewer = layouts.search(request.work, card, role.nodes - 1, role.gpus, request.pins)
+        large = [*([fewer.smallest] if fewer.smallest else []), *large]
+    stage = role.memory.worst_rank // (role.layout.tp * role.layout.cp * role.layout.dp)
+    return Comparison(
+        role=role.name,
+        winner=own,
+        step_seconds=role.step_seconds,
+        bubble=_bubble(role.layout, role.micro_batch, role.global_batch),
+        runners_up=tuple(_rival(found, role) for found in runners_up),
+        too_large=tuple(_rival(found, role) for found in large[:NEAREST]),
+        margin=layouts.MARGIN,
+        stage=stage,
+        formulas=tuple(formulas(request, role, card, stage)),
+    )
+
+
+def _seen(request: Request, role: Role, card: Gpu) -> tuple[list[Found], list[Found]]:
+    """Of every legal layout its fastest case that fits, fastest first; of those that have none, the
+    smallest case, smallest first.
+    """
+    fitting: dict[Layout, Found] = {}
+    large: dict[Layout, Found] = {}
+    for case in layouts.cases(request.work, card, role.nodes, role.gpus, request.pins):
+        if not rules.is_legal(case):
+            continue
+        found = layouts.judged(case)
+        if not found.fits and request.pins.recompute is None and request.work.trains:
+            found = layouts.judged(dataclasses.replace(case, recompute="full"))
+        best, order = (fitting, found.order) if found.fits else (large, (found.total_gib,))
+        held = best.get(case.layout)
+        if held is None or order < (held.order if found.fits else (held.total_gib,)):
+            best[case.layout] = found
+    left = [found for layout, found in large.items() if layout not in fitting]
+    return sorted(fitting.values(), key=lambda f: f.order), sorted(left, key=lambda f: f.total_gib)
+
+
+def _rival(found: Found, role: Role) -> Rival:
+    case = found.case
+    shown = case.gpu.name != "cpu"  # where time is not predicted, but only ranks
+    return Rival(
+        nodes=case.nodes,
+        layout=str(case.layout),
+        micro_batch=case.micro_batch,
+        recompute=case.recompute,
+        step_seconds=round(found.seconds, 3) if shown else 0.0,
+        slower=round(found.seconds - role.step_seconds, 3) if shown else 0.0,
+        bubble=_bubble(case.layout, case.micro_batch, case.work.global_batch),
+        total_gib=round(found.total_gib, 3),
+        over_gib=round(found.total_gib - case.gpu.usable_gib, 3) if shown else 0.0,
+        oom_probability=found.oom_probability,
+    )
+
+
+def _bubble(layout: Layout, micro_batch: int, global_batch: int) -> float:
+    """The share of a step in which a pipeline stage waits: (p - 1) / (v m + p - 1)."""
+    waiting = layout.pp - 1
+    work = layout.vp * max(1, global_batch // (micro_batch * layout.dp))
+    return round(waiting / (work + waiting), 3)
+
+
+# --- memory, with its numbers ------------------------------------------------------------------------
+
+
+def formulas(request: Request, role: Role, card: Gpu, stage: int) -> list[Formula]:
+    """The parts of the plan's memory that are products, factor by factor; others as what they are."""
+    words = {
+        "weights": _per_parameter,
+        "gradients": _per_parameter,
+        "optimizer": _shared,
+        "activations": _activations,
+        "logits": _logits,
+    }
+    parts = peak(request.work, role.layout, role.micro_batch, role.recompute, card.name != "cpu").parts
+    return [
+        Formula(
+            part,
+            words[part](request, role, stage, size) if part in words else OTHERS.get(part, ""),
+            round(size / GIB, 6),
+        )
+        for part, size in parts
+        if size
+    ]
+
+
+OTHERS = {
+    "buffers": "workspaces of matrix products and attention, and what is on its way between stages",
+    "outside": "CUDA context and NCCL's buffers, which the framework's counters do not show",
+    "imbalance": "experts that get more tokens than their share",
+    "cache": "keys and values",
+}
+
+
+def _per_parameter(request: Request, role: Role, stage: int, size: float) -> str:
+    held = stage_parameters(request.work.shape, role.layout, stage, request.work.head)
+    count = held.dense + held.experts
+    return f"{count:,} parameters x {size / count:.3g} bytes"
+
+
+def _shared(request: Request, role: Role, stage: int, size: float) -> str:
+    """Adam's state: of dense parameters over dp x cp, of experts over the ranks that hold the same ones."""
+    layout = role.layout
+    held = stage_parameters(request.work.shape, layout, stage, request.work.head)
+    group = layout.dp * layout.cp if role.distributed_optimizer else 1
+    owners = max(1, layout.tp * group // (layout.ep * layout.etp)) if role.distributed_optimizer else 1
+    each = size / (held.dense / group + held.experts / owners)
+    said = (
+        f"{held.dense:,} parameters / (dp {layout.dp} x cp {layout.cp})" if group > 1 else f"{held.dense:,}"
+    )
+    if held.experts:
+        return f"({said} + {held.experts:,} of experts / {owners}) x {each:.3g} bytes"
+    return f"{said} x {each:.3g} bytes" if group > 1 else f"{said} parameters x {each:.3g} bytes"
+
+
+def _activations(request: Request, role: Role, stage: int, size: float) -> str:
+    work, layout = request.work, role.layout
+    kept = layer_activations(work, layout, role.micro_batch, role.recompute) if work.trains else 0.0
+    layers = layers_of_stage(work.shape, layout, stage)
+    turns = in_flight(layout, stage, max(1, role.global_batch // (role.micro_batch * layout.dp)))
+    product = kept * layers / layout.vp * turns
+    chunk = f" / vp {layout.vp}" if layout.vp > 1 else ""
+    said = f"{kept / 2**20:,.1f} MiB of a layer x {layers} layers{chunk} x {turns} in flight"
+    rest = (size - product) / 2**20
+    return said + (f" + {rest:,.1f} MiB while one layer is computed" if rest > 2 else "")
+
+
+def _logits(request: Request, role: Role, stage: int, size: float) -> str:
+    work, layout = request.work, role.layout
+    tokens = work.seq_length * role.micro_batch // layout.cp
+    vocab = padded_vocab(work.shape.vocab, layout.tp) // layout.tp
+    own = logit_bytes(work, layout, role.micro_batch)
+    rest = (size - own) / 2**20
+    said = (
+        f"{tokens:,} tokens x {vocab:,} of the vocabulary x {own / (tokens * vocab):.3g} bytes" if own else ""
+    )
+    more = f"{rest:,.1f} MiB of hidden states" if rest > 2 else ""
+    return " + ".join(filter(None, (said, more)))
