@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,11 @@ def estimate(options: argparse.Namespace) -> int:
     from specc.cli import verbs
     from specc.planner import estimate as planner
 
-    model = _model(options)
+    try:
+        model = _model(options)
+    except Refused as error:
+        verbs.talk(f"specc: {error}")
+        return PROBLEMS
     if model is None:
         return PROBLEMS
     question = _question(options, model, _gpu(options))
@@ -40,6 +45,8 @@ def _model(options: argparse.Namespace) -> Model | None:
     from specc import models
     from specc.cli import verbs
 
+    if target := _target(options):
+        return target
     if options.config:
         path = Path(options.config)
         if not path.exists():
@@ -58,6 +65,34 @@ def _model(options: argparse.Namespace) -> Model | None:
         raise Usage(f"{first.message}; {guess}give its config.json with --config")
     verbs.talk(f"specc: {first.message}{hint}")
     return None
+
+
+def _target(options: argparse.Namespace) -> Model | None:
+    """A model that is planned for but not run; None when it is no such model."""
+    from specc import plan
+    from specc.models import ShapeError
+
+    if options.model:
+        from specc.planner import targets
+
+        found = targets.catalog().get(options.model.lower())
+        return found and plan.Model(found.name, found.shape, plan.Weights())
+    try:
+        data = json.loads(Path(options.config).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # said by who reads every other model
+    from specc.planner import targets
+
+    if not isinstance(data, dict) or data.get("model_type") not in targets.MODEL_TYPES:
+        return None
+    try:
+        return plan.Model(options.config, targets.shape_from_config(data), plan.Weights())
+    except ShapeError as error:
+        raise Refused(f"{options.config}: {error}" + (f"; {error.help}" if error.help else "")) from error
+
+
+class Refused(Exception):
+    """A model file that cannot be used; the message names the key."""
 
 
 def _gpu(options: argparse.Namespace) -> Gpu:

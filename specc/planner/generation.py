@@ -5,7 +5,7 @@ from __future__ import annotations
 from specc.plan import Layout
 from specc.planner.hardware import Gpu
 from specc.planner.memory import Workload
-from specc.planner.shapes import forward_flops_per_token, kv_bytes_per_token, parameters
+from specc.planner.shapes import cache_cuts, forward_flops_per_token, kv_bytes_per_token, parameters
 
 HBM_ACHIEVED = 0.8
 PRODUCTS_ACHIEVED = 0.5
@@ -22,7 +22,7 @@ def token_seconds(work: Workload, layout: Layout, rows: int, context: float, gpu
     """Seconds in which one replica adds one token to each of `rows` rows of `context` tokens."""
     shape, t = work.shape, layout.tp
     element = 1 if work.precision == "fp8" else work.element_bytes
-    cache = rows * context * kv_bytes_per_token(shape, work.element_bytes) / min(t, shape.kv_groups)
+    cache = rows * context * kv_bytes_per_token(shape, work.element_bytes) / cache_cuts(shape, t)
     read = (element * parameters(shape, work.head) / t + cache) / (HBM_ACHIEVED * gpu.hbm_gb_per_s * 1e9)
     flops = rows * forward_flops_per_token(shape, work.seq_length) / t
     peak = gpu.peak_tflops(work.precision) * 1e12

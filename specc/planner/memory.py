@@ -26,6 +26,7 @@ from specc.planner.hardware import Gpu
 from specc.planner.shapes import (
     GATED,
     StageParameters,
+    cache_cuts,
     kv_bytes_per_token,
     padded_vocab,
     stage_layers,
@@ -96,7 +97,7 @@ def cache_bytes(work: Workload, layout: Layout, micro_batch: int, layers: int) -
     A group that no rank has to itself is copied: more TP than groups saves nothing.
     """
     per_token = kv_bytes_per_token(work.shape, work.element_bytes) / work.shape.layers * layers
-    return per_token * tokens_per_rank(work, layout, micro_batch) / min(layout.tp, work.shape.kv_groups)
+    return per_token * tokens_per_rank(work, layout, micro_batch) / cache_cuts(work.shape, layout.tp)
 
 
 # --- the peak --------------------------------------------------------------------------------------

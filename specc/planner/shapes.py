@@ -7,12 +7,29 @@ vocabulary is padded so that it divides by TP.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from specc.plan import Layout, Shape
 
 GATED = ("swiglu", "geglu")
+
+
+@dataclass(frozen=True)
+class LatentShape(Shape):
+    """A shape with latent attention (MLA), and perhaps dense layers before those with experts.
+
+    Planned for, not run. `head_dim` is the mean width of a query-key and a value head, which is what the
+    FLOPs of attention go by.
+    """
+
+    query_rank: int = 0  # 0: queries are projected straight from the hidden state
+    kv_rank: int = 0
+    plain_dim: int = 0  # of a query-key head, without position
+    rope_dim: int = 0  # of a query-key head, with position; keys share it
+    value_dim: int = 0
+    dense_layers: int = 0  # the first ones, which have no experts
 
 
 def padded_vocab(vocab: int, tp: int) -> int:
@@ -41,15 +58,9 @@ class LayerParameters:
 
 def layer_parameters(shape: Shape) -> LayerParameters:
     """Parameters of one decoder layer."""
-    h, d, heads, groups = shape.hidden, shape.head_dim, shape.heads, shape.kv_groups
-    sharded = h * d * (heads + 2 * groups) + heads * d * h
-    replicated = 2 * h * norm_width(shape)
-    if shape.qkv_bias or shape.linear_bias:
-        sharded += d * (heads + 2 * groups)
-    if shape.qk_norm:
-        replicated += 2 * d * norm_width(shape)
-    if shape.linear_bias:
-        replicated += h
+    h = shape.hidden
+    sharded, replicated = _attention_parameters(shape)
+    replicated += 2 * h * norm_width(shape)
     experts = 0
     gates = 3 if shape.activation in GATED else 2
     if shape.experts:
@@ -64,6 +75,35 @@ def layer_parameters(shape: Shape) -> LayerParameters:
     return LayerParameters(sharded, replicated, experts)
 
 
+def _attention_parameters(shape: Shape) -> tuple[int, int]:
+    """Parameters of attention that TP cuts, and those that are whole on every rank."""
+    h, d, heads, groups = shape.hidden, shape.head_dim, shape.heads, shape.kv_groups
+    if isinstance(shape, LatentShape):
+        keys = shape.plain_dim + shape.rope_dim
+        queries = (shape.query_rank or h) * heads * keys
+        up = queries + shape.kv_rank * heads * (shape.plain_dim + shape.value_dim)
+        down = h * (shape.query_rank + shape.kv_rank + shape.rope_dim)
+        return up + heads * shape.value_dim * h, down + shape.query_rank + shape.kv_rank
+    sharded, replicated = h * d * (heads + 2 * groups) + heads * d * h, 0
+    if shape.qkv_bias or shape.linear_bias:
+        sharded += d * (heads + 2 * groups)
+    if shape.qk_norm:
+        replicated += 2 * d * norm_width(shape)
+    if shape.linear_bias:
+        replicated += h
+    return sharded, replicated
+
+
+def dense_layers(shape: Shape) -> int:
+    """Layers, the first ones, that have no experts though others have."""
+    return shape.dense_layers if isinstance(shape, LatentShape) and shape.experts else 0
+
+
+def dense_form(shape: Shape) -> Shape:
+    """The shape of the layers that have no experts."""
+    return dataclasses.replace(shape, experts=0)
+
+
 def head_parameters(shape: Shape, head: str, attributes: int = 1) -> int:
     """Parameters of the output layer beyond the embedding: 0 for a tied language head."""
     if head == "language":
@@ -75,7 +115,10 @@ def parameters(shape: Shape, head: str = "language") -> int:
     """All parameters, with the vocabulary as published (not padded)."""
     positions = shape.max_positions * shape.hidden if shape.position == "learned" else 0
     final_norm = shape.hidden * norm_width(shape)
-    body = shape.layers * layer_parameters(shape).total
+    dense = dense_layers(shape)
+    body = (shape.layers - dense) * layer_parameters(shape).total
+    if dense:
+        body += dense * layer_parameters(dense_form(shape)).total
     return shape.vocab * shape.hidden + positions + body + final_norm + head_parameters(shape, head)
 
 
@@ -102,7 +145,14 @@ def forward_flops_per_token(shape: Shape, seq_length: int) -> float:
 
 def kv_bytes_per_token(shape: Shape, element_bytes: int = 2) -> int:
     """Bytes of keys and values that one token leaves in the cache, over all layers, at TP 1."""
+    if isinstance(shape, LatentShape):  # the latent and the keys' position, once for all heads
+        return shape.layers * (shape.kv_rank + shape.rope_dim) * element_bytes
     return 2 * shape.layers * shape.kv_groups * shape.head_dim * element_bytes
+
+
+def cache_cuts(shape: Shape, tp: int) -> int:
+    """Over how many tensor-parallel ranks the cache is cut: never a key-value group, nor a latent."""
+    return 1 if isinstance(shape, LatentShape) else min(tp, shape.kv_groups)
 
 
 # --- a rank's share --------------------------------------------------------------------------------
@@ -149,6 +199,10 @@ def stage_parameters(shape: Shape, layout: Layout, stage: int, head: str = "lang
     count = layers_of_stage(shape, layout, stage)
     first, last = stage == 0, stage == layout.pp - 1
     dense = count * per_layer
+    if first and (without := min(dense_layers(shape), stage_layers(shape, layout)[0])):
+        plain = layer_parameters(dense_form(shape))
+        dense += without * (plain.sharded // layout.tp + plain.replicated - per_layer)
+        count -= without
     table = padded_vocab(shape.vocab, layout.tp) // layout.tp * shape.hidden
     if first:
         dense += table + (shape.max_positions * shape.hidden if shape.position == "learned" else 0)

@@ -102,6 +102,13 @@ def test_a_config_with_absurd_numbers_is_refused_by_key(specc, tmp_path, change,
     assert key in ran.err
 
 
+def test_a_config_with_latent_attention_is_read_and_refused_by_key(specc, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "deepseek_v3", "hidden_size": 64}))
+    ran = specc("estimate", "--config", "config.json", "--gpu", "h100", "--gpus", "8")
+    assert ran.code == 1
+    assert "`num_hidden_layers` is missing" in ran.err
+
+
 def test_a_config_that_is_absent_is_missing_outside(specc):
     ran = specc("estimate", "--config", "nowhere.json", "--gpu", "h100", "--gpus", "8")
     assert ran.code == 3
@@ -133,3 +140,9 @@ def test_an_unknown_gpu_is_given_by_flags(specc):
     assert small["memory"]["capacity_gib"] == 20
     assert large["memory"]["oom_probability"] < small["memory"]["oom_probability"]
     assert large["step_seconds"] < small["step_seconds"]
+
+
+def test_a_model_that_is_only_planned_for_is_known_by_name(specc):
+    words = ["--gpu", "h100", "--gpus", "1024", "--tp", "2", "--pp", "16", "--ep", "64", "--gbs", "8192"]
+    answer = estimate(specc, "--model", "deepseek-v3", *words, "--etp", "1")
+    assert answer["problems"] == []
