@@ -4,6 +4,9 @@
   shapes.py     parameters, FLOPs, KV cache   cost.py       seconds of a step
   rules.py      what is legal, by code        layouts.py    the search
   placement.py  roles -> machines, and what to say when there is no place
+  workload.py   what a role does              activations.py  what a layer keeps, logits, in flight
+  estimate.py   one given layout, no spec     generation.py   seconds of a rollout
+  targets.py    models planned for, not run
 
 In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
 a `specc.plan.Plan`, complete, or the reasons why there is none. `specc.compile` and the CLI import this
