@@ -461,6 +461,14 @@ _add(
         "time: 4m, with slurm: {signal: 5m}",
         "Use a longer time, or a shorter `slurm.signal` in the cluster profile.",
     ),
+    Code(
+        "P036",
+        "checkpoints beyond the quota",
+        "A checkpoint holds the weights and Adam's state; those kept and the one being written lie there at "
+        "once, and a run whose disk is full cannot save.",
+        "train: {keep_last: 20}   # of a 70B model, where `results: {quota: 10TB}`",
+        "Keep fewer checkpoints (train.keep_last, train.keep_best), or use a results folder with more room.",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from specc.plan import Job, Plan, Role
 if TYPE_CHECKING:
     from specc.compile import Compilation
     from specc.planner.options import Option
+    from specc.planner.outlook import Outlook
 
 COLUMNS = (
     "stage",
@@ -26,8 +27,8 @@ COLUMNS = (
 )
 
 
-def plan_text(plan: Plan) -> str:
-    """The plan as a table of roles, the parts of their memory, and why each layout was taken."""
+def plan_text(plan: Plan, ahead: Sequence[Outlook] = ()) -> str:
+    """The plan as a table of roles, why each layout was taken, and what lies `ahead` of each stage."""
     machine = f"{plan.cluster.gpus_per_node} {plan.cluster.gpu}"
     if plan.cluster.device == "cpu":
         machine = "cpu"
@@ -37,8 +38,28 @@ def plan_text(plan: Plan) -> str:
     lines += [
         f"{job.stage}.{role.name}: {line}" for job in plan.jobs for role in job.roles for line in _notes(role)
     ]
-    lines += ["", f"total: {totals(plan)}"]
+    lines += ["", *(f"{one.stage}: {line}" for one in ahead for line in _ahead(one))]
+    cost = sum(one.cost for one in ahead)
+    lines += [f"total: {totals(plan)}" + (f", cost {cost:,.2f}" if cost else "")]
     return "\n".join(lines)
+
+
+def _ahead(one: Outlook) -> list[str]:
+    """What one stage will take: time and runs, then room for its checkpoints."""
+    from specc.planner.outlook import size
+
+    lines = []
+    if one.wall_seconds:
+        said = f"{one.steps:,} steps x {duration(one.step_seconds)} = {duration(one.wall_seconds)}"
+        if one.limit_seconds:
+            again = f", queued again {count(one.runs - 1, 'time')}" if one.runs > 1 else ""
+            said += f", {count(one.runs, 'run')} of at most {duration(one.limit_seconds)}{again}"
+        lines.append(said)
+    if one.limit_seconds and one.checkpoints:
+        quota = f" of the quota of {size(one.quota_bytes)}" if one.quota_bytes else ""
+        room = f"up to {one.checkpoints} at once take {size(one.storage_bytes)}{quota}"
+        lines.append(f"a checkpoint is {size(one.checkpoint_bytes)}; {room}")
+    return lines
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

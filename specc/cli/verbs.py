@@ -59,16 +59,20 @@ def show(options: Options) -> int:
 def plan(options: Options) -> int:
     """`specc plan`: the plan as tables, or as the JSON that the contract fixes."""
     from specc.cli import tables
+    from specc.planner.outlook import outlook
 
     done = compiled(options)
     report(done, options)
     if done.plan is None:
         return PROBLEMS
+    assert done.profile
+    ahead = outlook(done.plan.jobs, done.profile)
     choices = choices_of(options, done) if options.options else []
     if options.json:
-        print_json(tables.plan_json(done.plan) | ({"options": tables.plain(choices)} if choices else {}))
+        more = {"outlook": tables.plain(ahead)} | ({"options": tables.plain(choices)} if choices else {})
+        print_json(tables.plan_json(done.plan) | more)
     else:
-        print(tables.plan_text(done.plan))
+        print(tables.plan_text(done.plan, ahead))
         if choices:
             print("\n" + tables.options_text(choices, pinned_nodes(done)))
         if done.fine:

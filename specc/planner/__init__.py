@@ -30,6 +30,7 @@ from specc.planner import hardware
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Pins
 from specc.planner.memory import Workload
+from specc.planner.outlook import outlook, over_the_quota
 from specc.planner.placement import Request, job_environment, place
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def plan(
             jobs.append(job)
     if has_errors(said):
         return None, said
+    said += over_the_quota(graph, outlook(jobs, profile))
     return plans.Plan(
         format=plans.FORMAT,
         name=graph.name,

@@ -21,7 +21,7 @@ from specc import source
 from specc.diagnostics import Diagnostic, Origin, Span, span_of
 from specc.spec import reading
 from specc.spec.reading import listed, nearest, shown
-from specc.spec.section import Many, Section, placement
+from specc.spec.section import Many, Section, cosmetic, placement
 from specc.spec.units import Environment, Given, Line, Size, Time, Variable, conflict, refused
 
 SHIPPED = Path(__file__).parent.parent / "clusters"
@@ -140,6 +140,9 @@ class Profile(Section):
 
     nodes: int | None = placement(None, ge=1, le=10**6)
     """Nodes that one job may have at most; left out, any number."""
+
+    price: float | None = cosmetic(None, gt=0, le=10**6)
+    """Price of one GPU for an hour, in whatever currency; `plan` then says what a run costs."""
 
     scheduler: Literal["slurm", "none"] = placement("slurm")
     """Program that starts jobs; `none` for a machine of one's own."""

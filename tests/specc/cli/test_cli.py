@@ -91,7 +91,7 @@ def test_every_value_of_the_pipeline_can_be_printed(specc, spec, stop, key):
 
 def test_the_plan_as_json_has_the_keys_of_the_contract(specc, spec):
     plan = json.loads(specc("plan", spec, "--json").out)
-    assert set(plan) == {"format", "name", "jobs", "totals"}
+    assert set(plan) == {"format", "name", "jobs", "totals", "outlook"}
     (job,) = plan["jobs"]
     assert set(job) == {"name", "stage", "nodes", "depends_on", "roles"}
     (role,) = job["roles"]
@@ -291,7 +291,7 @@ def test_a_command_that_was_misspelt_is_guessed(specc):
 
 
 def test_a_defect_of_specc_is_said_in_one_line(specc, spec, monkeypatch):
-    monkeypatch.setattr("specc.cli.tables.plan_text", lambda plan: 1 / 0)
+    monkeypatch.setattr("specc.cli.tables.plan_text", lambda *_: 1 / 0)
     monkeypatch.delenv("SPECC_DEBUG", raising=False)
     ran = specc("plan", spec)
     assert ran.code == 70

@@ -1,0 +1,108 @@
+"""What a plan will cost: how many runs under the time limit, GPU-hours, money, and room for checkpoints.
+
+A run that reaches its limit saves some time before it (`slurm.signal`) and is queued again; each run
+trains from its start to that moment. Loading and saving are not predicted and so not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specc.diagnostics import Diagnostic
+from specc.plan import Job, Role
+from specc.planner.shapes import parameters
+
+if TYPE_CHECKING:
+    from specc.graph import Graph
+    from specc.spec.cluster import Profile
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One stage ahead. 0 where a value is not known: steps that follow from the data, no price, no quota."""
+
+    stage: str
+    steps: int
+    step_seconds: float
+    wall_seconds: float
+    limit_seconds: int  # of one run
+    runs: int  # the first and those that are queued again
+    gpu_hours: float
+    cost: float
+    checkpoint_bytes: int
+    checkpoints: int  # at once, at most: those kept, and the next one while it is written
+    quota_bytes: int
+
+    @property
+    def storage_bytes(self) -> int:
+        """All checkpoints of the stage at the worst moment."""
+        return self.checkpoints * self.checkpoint_bytes
+
+
+def outlook(jobs: Sequence[Job], profile: Profile) -> list[Outlook]:
+    """What each stage of a plan on this cluster has ahead of it."""
+    return [_of(job, profile) for job in jobs]
+
+
+def _of(job: Job, profile: Profile) -> Outlook:
+    train = job.settings.get("train", {})
+    steps = train.get("steps") or 0
+    step = max((role.step_seconds for role in job.roles), default=0.0)
+    wall = round(steps * step, 1)
+    limit = job.time_seconds if profile.scheduler == "slurm" else 0
+    useful = limit - profile.slurm.signal
+    hours = round(wall / 3600 * sum(role.nodes * role.gpus for role in job.roles), 3)
+    return Outlook(
+        stage=job.stage,
+        steps=steps,
+        step_seconds=step,
+        wall_seconds=wall,
+        limit_seconds=limit,
+        runs=0 if not wall else 1 if useful <= 0 else math.ceil(wall / useful),
+        gpu_hours=hours,
+        cost=round(hours * (profile.price or 0), 2),
+        checkpoint_bytes=sum(_checkpoint(role) for role in job.roles),
+        checkpoints=_at_once(train),
+        quota_bytes=profile.results.quota or 0,
+    )
+
+
+def _at_once(train: Mapping[str, Any]) -> int:
+    """Checkpoints that lie there at once: no more than are ever written."""
+    kept = train.get("keep_last", 0) + train.get("keep_best", 0) + 1
+    steps, every = train.get("steps") or 0, train.get("save_every") or 0
+    if not every:
+        return min(kept, 1)
+    return min(kept, math.ceil(steps / every)) if steps else kept
+
+
+def _checkpoint(role: Role) -> int:
+    """Bytes of a checkpoint: the weights, and Adam's fp32 master and two moments."""
+    weights = 4 if role.precision == "fp32" else 2
+    return parameters(role.model.shape, role.model.head) * (weights + 12)
+
+
+def over_the_quota(graph: Graph, ahead: Sequence[Outlook]) -> list[Diagnostic]:
+    """A warning when the checkpoints of all stages together do not fit into the results folder's quota."""
+    quota = max((one.quota_bytes for one in ahead), default=0)
+    needed = sum(one.storage_bytes for one in ahead)
+    if not quota or needed <= quota:
+        return []
+    largest = max(ahead, key=lambda one: one.storage_bytes)
+    message = f"checkpoints take up to {size(needed)}, but the quota of the results folder is {size(quota)}"
+    count = f"{largest.checkpoints} checkpoints at once of {size(largest.checkpoint_bytes)}"
+    help = f"stage `{largest.stage}` has {count}; use a smaller train.keep_last or train.keep_best"
+    where = graph.stage(largest.stage).path("train.keep_last")
+    return [Diagnostic("P036", "warning", message, where, "", help)]
+
+
+def size(count: float) -> str:
+    """`3.6 TB`: bytes in powers of 1000, as quotas are said."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.4g} TB"
