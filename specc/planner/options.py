@@ -2,7 +2,8 @@
 
 At one number of nodes the fastest layout is the best in GPU-hours too, and GPU-hours are nodes times
 time; so an option is dominated exactly when another takes no more nodes and no more time. Tried are the
-fewest nodes that fit, their multiples, and 1, 3, 5 and 7 times powers of two up to REACH times as many.
+fewest nodes that fit, round multiples of them, and powers of two and three times those, up to REACH
+times as many.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def _candidates(request: Request, card: Gpu, role: Role, most: int) -> Iterable[
 
 def node_counts(fewest: int, most: int) -> list[int]:
     """Numbers of nodes worth asking about, rising."""
-    round_ones = {odd << power for odd in (1, 3, 5, 7) for power in range(most.bit_length())}
-    multiples = {fewest * times for times in range(1, REACH + 1)}
+    round_ones = {odd << power for odd in (1, 3) for power in range(most.bit_length())}
+    multiples = {fewest * times for times in (1, 2, 3, 4, 6, 8, 12, 16)}
     return sorted(nodes for nodes in round_ones | multiples if fewest <= nodes <= most)
 
 
