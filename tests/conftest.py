@@ -6,6 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run: what chance finds belongs into a test of its own, not into somebody's CI.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 TOY_CLUSTER = "gpus: {type: h100-80gb, per_node: 8}\nslurm: {account: toy, partition: batch, time: 4h}\n"
 

@@ -27,9 +27,12 @@ def rates(train, steps, count=None):
 
 
 @given(schedules())
-def test_a_rate_is_above_zero_and_at_most_the_peak(drawn):
+def test_a_rate_is_above_zero_until_it_rests_at_the_minimum_and_at_most_the_peak(drawn):
     train, steps = drawn
-    assert all(0 < rate <= train["lr"] * (1 + 1e-12) for rate in rates(train, steps))
+    found, until = rates(train, steps), train["warmup_steps"] + decay_steps(steps, train)
+    assert all(0 < rate <= train["lr"] * (1 + 1e-12) for rate in found[:until])
+    at_rest = train["lr"] if train["schedule"] == "constant" else train["min_lr"]
+    assert found[until:] == [pytest.approx(at_rest)] * max(steps - until, 0)
 
 
 @given(schedules())

@@ -137,19 +137,6 @@ def test_training_at_rate_0_exports_the_weights_it_was_given(world, tmp_path):
         assert torch.equal(exported[name], tensor), name
 
 
-def test_when_no_checkpoint_holds_the_run_begins_again_with_its_first_weights(world, tmp_path):
-    saved_llama(tmp_path / "hf")
-    found = toy_runs.plan(weights=Weights("hf", str(tmp_path / "hf")), train={"steps": 2, "save_every": 1})
-    file = toy_runs.written(tmp_path, found)
-    assert world(1, toy_runs.attempt, str(file)) == [0]
-    whole = toy_runs.series(tmp_path)
-    (tmp_path / "sft" / "output.json").unlink()
-    for manifest in (tmp_path / "sft" / "checkpoint").glob("*/MANIFEST.json"):
-        manifest.unlink()
-    assert world(1, toy_runs.attempt, str(file), "2") == [0]
-    assert toy_runs.series(tmp_path) == whole
-
-
 def test_a_stage_takes_the_model_of_the_one_before(world, tmp_path):
     """The second stage's first loss is what the first one measured at its end."""
     validation = {"path": "builtin:arithmetic", "limit": 64, "split": "train"}
