@@ -156,9 +156,9 @@ def test_a_job_s_variables_win_over_the_profile_s_and_the_path_comes_first(plan_
 
 
 def test_only_folders_that_no_mount_covers_are_mounted_too(plan_of):
-    given = {"engine": "pyxis", "mounts": ("/lustre:/lustre", "/home/me:/work:ro")}
-    plan = plan_of(container=given, results="/lustre/runs", cache="/lustres", path="/work/specc")
-    assert mounts(plan.cluster) == ("/lustre:/lustre", "/home/me:/work:ro", "/lustres:/lustres")
+    given = {"engine": "pyxis", "mounts": ("/lustre:/lustre", "/home/me:/inside:ro")}
+    plan = plan_of(container=given, results="/lustre/runs", cache="/lustres", path="/inside/specc")
+    assert mounts(plan.cluster) == ("/lustre:/lustre", "/home/me:/inside:ro", "/lustres:/lustres")
 
 
 def test_a_chain_waits_for_the_jobs_it_needs_and_dies_with_them(plan_of):
