@@ -67,7 +67,7 @@ def parse_size(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         raise refused("T007", "a size with a unit", f"write {value}GB")
     match = (
-        re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?) ?([A-Za-z]{1,3})", value.strip())
+        re.fullmatch(r"(\d{1,18}(?:\.\d{1,6})?) ?([A-Za-z]{1,3})", value.strip())
         if isinstance(value, str)
         else None
     )
