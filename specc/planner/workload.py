@@ -8,6 +8,8 @@ from specc.plan import Shape
 
 PHASES = ("pretrain", "sft", "reward", "actor", "critic", "generate")
 PRECISIONS = ("bf16", "fp16", "fp8", "fp32")
+ENGINES = ("megatron", "trtllm", "vllm")
+REFERENCES = ("none", "swap", "resident")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,13 @@ class Workload:
     phase: str = "sft"  # one of PHASES
     offload: str = "none"  # none | optimizer: Adam's moments in the host's memory
     framework: str = "runtime"  # runtime | megatron: whose loss and whose weight gradients
+    engine: str = "megatron"  # one of ENGINES: what generates; the others hold weights of their own
+    engine_resident: bool = True  # a second engine's weights stay while the role trains
+    reference: str = "none"  # one of REFERENCES: frozen weights of the same shape, in the host or beside
+    offload_optimizer_in_rollout: bool = False  # Adam's state is in the host while nothing is trained
+    rollout_micro_batch: int = 0  # rows generated at once; 0: the role does not generate
+    prompt_tokens: int = 0  # at most, of a row that is generated
+    response_tokens: int = 0
 
     @property
     def element_bytes(self) -> int:
