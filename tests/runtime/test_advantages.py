@@ -66,10 +66,10 @@ def test_gae_is_the_papers_sum(case: tuple[torch.Tensor, ...], discount: float, 
 @given(rollouts())
 def test_what_lies_outside_the_mask_does_not_matter(case: tuple[torch.Tensor, ...]) -> None:
     rewards, values, mask = case
-    spoilt = [x.masked_fill(mask == 0, math.nan) for x in (rewards, values)]
-    for good, bad in zip(gae(rewards, values, mask, 0.9, 0.95), gae(*spoilt, mask, 0.9, 0.95), strict=True):
-        assert torch.equal(good, bad)
-    assert torch.equal(whitened(rewards, mask), whitened(spoilt[0], mask))
+    bad_rewards, bad_values = (x.masked_fill(mask == 0, math.nan) for x in (rewards, values))
+    good, bad = gae(rewards, values, mask, 0.9, 0.95), gae(bad_rewards, bad_values, mask, 0.9, 0.95)
+    assert all(torch.equal(one, other) for one, other in zip(good, bad, strict=True))
+    assert torch.equal(whitened(rewards, mask), whitened(bad_rewards, mask))
 
 
 @settings(max_examples=60, deadline=None)
