@@ -233,4 +233,33 @@ CODES = (
         "export: true   # of a reward model with a head of its own",
         "Make room or give another results folder; set `export: false` where there is no such form.",
     ),
+    # servers
+    Code(
+        "R050",
+        "a server cannot listen",
+        "Its address is held by another process, or is not one of this machine; nothing was loaded yet.",
+        "cannot listen at 127.0.0.1:20480: Address already in use",
+        "End the process that holds the port, or give another; under Slurm it comes from the job's number.",
+    ),
+    Code(
+        "R051",
+        "a server did not become ready",
+        "The actor waits until the critic and the reward model are loaded; they were not in time.",
+        "the server at http://node7:20480 was not ready within 1800 s (connection refused)",
+        "Look at the server's own log in the run folder; give it more time when it still loads.",
+    ),
+    Code(
+        "R052",
+        "a server failed",
+        "It was away for too long, or answered with an error. No score is invented in its place: the run ends.",
+        "`critic_infer` at http://node7:20480 answered 500: ...",
+        "Look at the server's own log in the run folder; the run continues from its last checkpoint.",
+    ),
+    Code(
+        "R053",
+        "a server's answer cannot be used",
+        "Its tensors have other names, types or shapes than asked for, or a number in them is not finite.",
+        "`reward_model` at http://node7:20480 sent `rewards` with 2 numbers that are not finite",
+        "Look at the model behind it: a reward model that gives NaN is not trained, or its weights are torn.",
+    ),
 )
