@@ -1,8 +1,9 @@
 """Models that can be planned for but not run: latent attention, and dense layers before those with experts.
 
-They are DeepSeek's and the models built like them. `specc estimate` takes them by name or by config.json;
-a spec does not, since the runtime has no such layers. Source of the counting: Megatron-core, where the two
-down-projections of latent attention are whole on every tensor-parallel rank.
+They are DeepSeek's and the models built like them, which `specc estimate` takes by name or by config.json,
+and a few others, which it takes by name. A spec does not, since the runtime has no such layers. Source of
+the counting: Megatron-core, where the two down-projections of latent attention are whole on every
+tensor-parallel rank.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from specc.models import ShapeError, checked
+from specc.plan import Shape
 from specc.planner.shapes import LatentShape
 
 CATALOG = Path(__file__).parent.parent / "catalog" / "targets.json"
@@ -46,7 +48,7 @@ class Target:
     """A model of the catalog that is planned for only."""
 
     name: str
-    shape: LatentShape
+    shape: Shape
     source: str
 
 
@@ -54,7 +56,12 @@ class Target:
 def catalog() -> dict[str, Target]:
     """Every such model by name."""
     rows = json.loads(CATALOG.read_text(encoding="utf-8"))
-    return {name: Target(name, shape_from_config(row["config"]), row["source"]) for name, row in rows.items()}
+    return {name: Target(name, _shape(row), row["source"]) for name, row in rows.items()}
+
+
+def _shape(row: Mapping[str, Any]) -> Shape:
+    """The shape of a row: from its `config`, or as `shape` says it in our own words."""
+    return checked(Shape(**row["shape"])) if "shape" in row else shape_from_config(row["config"])
 
 
 def shape_from_config(data: Mapping[str, Any]) -> LatentShape:

@@ -12,6 +12,8 @@ PUBLISHED = [
     ("deepseek-v3", 671.03e9),
     ("kimi-k2", 1026.4e9),
     ("moonlight-16b-a3b", 15.96e9),
+    ("gpt-oss-20b", 20.91e9),
+    ("gpt-oss-120b", 116.83e9),
 ]
 
 
