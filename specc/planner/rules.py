@@ -112,13 +112,17 @@ def tp_divides_ffn(case: Case) -> Broken | None:
 
 def tp_stays_within_the_link(case: Case) -> Broken | None:
     """TP talks in every layer, so its group lies within a node, or within an NVLink domain of several."""
-    tp, domain = case.layout.tp, link_domain(case.gpu, case.gpus)
-    if domain % tp == 0 or case.gpu.name == "cpu":
+    domain = link_domain(case.gpu, case.gpus)
+    if case.gpu.name == "cpu":
         return None
-    where = "a node" if domain == case.gpus else "an NVLink domain"
-    what = "is larger than" if tp > domain else "does not divide"
-    message = f"tp {tp} {what} {where} of {_count(domain, _device(case))}"
-    return Broken("P015", message, ("tp",), _divisors(domain, "tp") + "; use pp for more")
+    for name, size in (("tp", case.layout.tp), ("etp", case.layout.etp)):
+        if domain % size:
+            where = "a node" if domain == case.gpus else "an NVLink domain"
+            what = "is larger than" if size > domain else "does not divide"
+            message = f"{name} {size} {what} {where} of {_count(domain, _device(case))}"
+            more = "pp" if name == "tp" else "ep"
+            return Broken("P015", message, (name,), _divisors(domain, name) + f"; use {more} for more")
+    return None
 
 
 def link_domain(gpu: Gpu, gpus: int) -> int:
@@ -250,6 +254,19 @@ RULES: tuple[Rule, ...] = (
     interleaving_is_possible,
     positions_suffice,
 )
+
+
+OF_ROWS: tuple[Rule, ...] = (
+    tp_divides_heads,
+    tp_fits_kv_groups,
+    tp_divides_ffn,
+    tp_stays_within_the_link,
+    context_parallel_has_te,
+    packed_rows_stay_whole,
+    row_is_cut_evenly,
+    positions_suffice,
+)
+"""Those of RULES that look at TP and CP alone (at ETP, too, where it is not 1): the search asks them first."""
 
 
 def broken(case: Case) -> list[Broken]:
