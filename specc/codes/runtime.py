@@ -251,7 +251,7 @@ CODES = (
     Code(
         "R052",
         "a server failed",
-        "It was away for too long, or answered with an error. No score is invented in its place: the run ends.",
+        "It was away for too long, or answered with an error. No score is invented instead: the run ends.",
         "`critic_infer` at http://node7:20480 answered 500: ...",
         "Look at the server's own log in the run folder; the run continues from its last checkpoint.",
     ),
