@@ -153,7 +153,7 @@ LAYOUT = {
 
 CHOICES = {
     "recompute": (["none", "selective", "full"], "what the backward pass computes again"),
-    "dtype": (["bf16", "fp16", "fp8", "fp32"], "of products"),
+    "dtype": (["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32"], "of products"),
     "offload": (["none", "optimizer"], "what lies in the host's memory"),
     "phase": (["pretrain", "sft", "reward", "actor", "critic", "generate"], "what the model does"),
 }

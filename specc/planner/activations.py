@@ -1,15 +1,17 @@
-"""Bytes of activations: what a layer keeps for its backward pass, how often, and the logits.
+"""Bytes of activations: what layers keep for their backward pass, how often, and what the head needs.
 
-`te` is the table of Transformer Engine's fused layers; `local` that of Megatron's plain layers with our
-attention, which keep a few more tensors. Sources: arXiv:2205.05198 (dense, MHA), arXiv:2104.04473
-(interleaved schedule); gated products, grouped queries, experts, fp8 and context parallelism are counted
-tensor by tensor from Megatron-core.
+The tensors themselves stand in two tables: `te_layer`, Transformer Engine's fused layers, and `local_layer`,
+Megatron's plain layers with our norms and attention, which keep many more. Sources beyond theirs:
+arXiv:2205.05198 (sequence parallelism, recomputation), arXiv:2104.04473 (interleaved schedule).
 """
 
 from __future__ import annotations
 
 from specc.plan import Layout
-from specc.planner.shapes import GATED, LatentShape, padded_vocab
+from specc.planner import local_layer, te_layer
+from specc.planner.kept import ROUTED, Kept, bytes_per_rank, remaining
+from specc.planner.recompute import USUAL, Recompute
+from specc.planner.shapes import padded_vocab
 from specc.planner.workload import Workload
 
 IMBALANCE = 1.1
@@ -21,79 +23,69 @@ def tokens_per_rank(work: Workload, layout: Layout, micro_batch: int) -> float:
     return work.seq_length * micro_batch / layout.cp
 
 
-def layer_activations(work: Workload, layout: Layout, micro_batch: int, recompute: str = "none") -> float:
-    """Bytes that one decoder layer keeps for the backward pass of one micro-batch, experts evenly loaded.
+def layer_table(work: Workload, layout: Layout) -> list[Kept]:
+    """Every tensor that one decoder layer makes for its backward pass, kept or computed again."""
+    return (local_layer if work.implementation == "local" else te_layer).table(work, layout)
 
-    Tensors are counted per token: in the residual region (divided by TP only under sequence
-    parallelism) and in the TP region. For a GPT with dropout and unfused attention this is
-    sbh (10 + 24/t + 5as/ht) without and sbh (34/t + 5as/ht) with sequence parallelism (2205.05198).
+
+def mode(work: Workload, recompute: str) -> Recompute:
+    """The kind of recomputation with what the workload says about its layers and modules."""
+    return Recompute(recompute, work.recompute_layers, work.recompute_modules or USUAL)
+
+
+def layer_activations(work: Workload, layout: Layout, micro_batch: int, recompute: str = "none") -> float:
+    """Bytes that one decoder layer keeps for the backward pass of one micro-batch, experts evenly loaded;
+    under full recomputation its input, which only one of the layers computed again keeps.
     """
-    shape, e = work.shape, work.element_bytes
-    h, t = shape.hidden, layout.tp
-    residual = 1 / t if layout.sequence_parallel else 1.0
-    tokens = tokens_per_rank(work, layout, micro_batch)
     if recompute == "full":
-        return e * h * tokens * residual
-    operand = 1 if work.precision == "fp8" else e  # what a matrix product keeps of its input
-    outer = 2 * (e + operand) * h + (2 * h if work.dropout else 0)  # both norms' inputs and outputs, masks
-    inner = _attention(work, layout, recompute)
-    if isinstance(shape, LatentShape):  # both latents before and after their norms, and the keys' position
-        outer += 2 * e * (shape.query_rank + shape.kv_rank) + e * shape.rope_dim
-    if work.implementation == "local":
-        outer += 2 * 4 * h  # the norms' reciprocal and fp32 copies
-        inner += e * (shape.heads + shape.kv_groups) * shape.head_dim  # Q and K before rotation
-    if shape.experts:
-        outer += _experts(work, layout) + 8 * shape.experts  # the router's logits and probabilities
-        inner += _mlp(work, shape.shared_expert_ffn)
-    else:
-        inner += _mlp(work, shape.ffn)
-    return tokens * (outer * residual + inner / t)
+        return hidden_bytes(work, layout, micro_batch)
+    table = remaining(layer_table(work, layout), mode(work, recompute))
+    return bytes_per_rank(table, layout, micro_batch, work.seq_length / layout.cp)
+
+
+def hidden_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
+    """Bytes of the hidden state between two layers on one rank."""
+    whole = tokens_per_rank(work, layout, micro_batch) * work.shape.hidden * work.element_bytes
+    return whole / layout.tp if layout.sequence_parallel else whole
+
+
+def chunk_activations(
+    work: Workload, layout: Layout, micro_batch: int, recompute: str, layers: float
+) -> float:
+    """Bytes that `layers` decoder layers in one chunk keep for the backward pass of one micro-batch."""
+    if not layers:
+        return 0.0
+    kept = layers * layer_activations(work, layout, micro_batch, recompute)
+    if recompute != "full":
+        return kept
+    again = min(work.recompute_layers or layers, layers)
+    rest = (layers - again) * layer_activations(work, layout, micro_batch)
+    return again / layers * kept + rest + _frequencies(work, layout)
+
+
+def _frequencies(work: Workload, layout: Layout) -> float:
+    """Bytes of rotary angles, fp32, that layers computed again share; the others keep their own sines."""
+    shape = work.shape
+    if work.implementation != "local" or shape.position != "rope":
+        return 0.0
+    return 4 * int(shape.head_dim * shape.rope_percent) * work.seq_length / layout.cp
+
+
+def input_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
+    """Bytes that the embedding on the first stage keeps of one micro-batch: 64-bit tokens and positions, and
+    under TP which tokens are another rank's.
+    """
+    each = 8 + (8 if work.shape.position == "learned" else 0) + (1 if layout.tp > 1 else 0)
+    return each * tokens_per_rank(work, layout, micro_batch)
 
 
 def expert_imbalance(work: Workload, layout: Layout, micro_batch: int, recompute: str = "none") -> float:
     """Bytes per layer and micro-batch that the most loaded rank's experts keep above the mean."""
     if not work.shape.experts or recompute == "full":
         return 0.0
-    residual = 1 / layout.tp if layout.sequence_parallel else 1.0
-    tokens = tokens_per_rank(work, layout, micro_batch)
-    return (IMBALANCE - 1) * tokens * residual * _experts(work, layout)
-
-
-def _attention(work: Workload, layout: Layout, recompute: str) -> float:
-    """Bytes per token of attention, to be divided by TP: Q, K, V, output, and what the scores keep."""
-    shape, e = work.shape, work.element_bytes
-    d, a, g = shape.head_dim, shape.heads, max(shape.kv_groups, layout.tp)  # K and V are copied when t > g
-    kept = e * a * d + 2 * e * g * d + e * a * d
-    if isinstance(shape, LatentShape):
-        keys = shape.plain_dim + shape.rope_dim
-        kept = e * a * (2 * keys + 2 * shape.value_dim)
-    if work.precision == "fp8":
-        kept += a * d  # the output once more, as the next product's operand
-    if shape.qk_norm:
-        kept += e * (a + shape.kv_groups) * d
-    if work.flash:
-        kept += 0 if recompute == "selective" else 4 * a  # log-sum-exp
-    elif recompute != "selective":
-        kept += (2 * e + 1 if work.dropout else e) * a * work.seq_length / layout.cp
-    return kept
-
-
-def _mlp(work: Workload, width: int) -> float:
-    """Bytes per token: the first product's output and the activation's."""
-    e = work.element_bytes
-    gates = 2 if work.shape.activation in GATED else 1
-    unfused = e * width if work.implementation == "local" and gates == 2 else 0
-    return e * width * gates + (1 if work.precision == "fp8" else e) * width + unfused
-
-
-def _experts(work: Workload, layout: Layout) -> float:
-    """Bytes per token of the residual region: dispatch, expert products, combination.
-
-    Under expert TP every rank of the group gathers the group's tokens, and has its share of the width.
-    """
-    shape, e = work.shape, work.element_bytes
-    copies = (3 if layout.ep > 1 else 2) * layout.etp  # permuted in, expert out, and what was sent
-    return shape.experts_per_token * (copies * e * shape.hidden + _mlp(work, shape.expert_ffn))
+    table = remaining(layer_table(work, layout), mode(work, recompute))
+    routed = bytes_per_rank(table, layout, micro_batch, work.seq_length / layout.cp, only=ROUTED)
+    return (IMBALANCE - 1) * routed
 
 
 def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
@@ -119,6 +111,23 @@ def logit_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
     rows = micro_batch if work.generates else tokens_per_rank(work, layout, micro_batch)
     copies = 0 if work.framework == "runtime" and work.trains else 8 if work.phase == "actor" else 4
     return (work.element_bytes + copies) * rows * padded_vocab(work.shape.vocab, layout.tp) / layout.tp
+
+
+LOSS = 4 + 8 + 1 + 4
+"""Bytes per token that our loss keeps beside the logits: log-sum, label, whether it is this rank's, mask."""
+
+
+def head_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
+    """Bytes that the last stage keeps beside its layers and logits: of the final norm, the head, the loss."""
+    kind = local_layer if work.implementation == "local" else te_layer
+    norm = bytes_per_rank(kind.final_norm(work), layout, micro_batch, work.seq_length / layout.cp)
+    if work.framework != "runtime" or not work.trains:
+        return norm
+    tokens = tokens_per_rank(work, layout, micro_batch)
+    if work.head == "language":
+        return norm + LOSS * tokens
+    copy = 4 * work.shape.hidden if work.precision != "fp32" else 0  # our heads multiply in fp32
+    return norm + copy * tokens * (1 / layout.tp if layout.sequence_parallel else 1.0)
 
 
 def ring_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:

@@ -21,7 +21,7 @@ HOST = 1e-3
 def token_seconds(work: Workload, layout: Layout, rows: int, context: float, gpu: Gpu) -> float:
     """Seconds in which one replica adds one token to each of `rows` rows of `context` tokens."""
     shape, t = work.shape, layout.tp
-    element = 1 if work.precision == "fp8" else work.element_bytes
+    element = 1 if work.narrow else work.element_bytes
     cache = rows * context * kv_bytes_per_token(shape, work.element_bytes) / cache_cuts(shape, t)
     read = (element * parameters(shape, work.head) / t + cache) / (HBM_ACHIEVED * gpu.hbm_gb_per_s * 1e9)
     flops = rows * forward_flops_per_token(shape, work.seq_length) / t

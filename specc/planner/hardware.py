@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from specc.planner.workload import NARROW
+
 CATALOG = Path(__file__).parent.parent / "catalog" / "gpus"
 
 
@@ -31,16 +33,19 @@ class Gpu:
     fp8_attention_efficiency: float = (
         0.55  # attention runs in bf16, and next to fp8 products was fitted apart
     )
+    nvfp4_tflops: float = 0.0  # 0: the GPU has no such products
 
     def peak_tflops(self, precision: str) -> float:
-        """Dense peak of matrix products; fp32 runs at an eighth of bf16."""
-        if precision == "fp8":
+        """Dense peak of matrix products; fp32 at an eighth of bf16, a format the GPU lacks as the next wider."""
+        if precision == "nvfp4" and self.nvfp4_tflops:
+            return self.nvfp4_tflops
+        if precision in NARROW:
             return self.fp8_tflops or self.bf16_tflops
         return self.bf16_tflops / (8 if precision == "fp32" else 1)
 
     def efficiencies(self, precision: str) -> tuple[float, float]:
         """Shares that matrix products reach of their peak, and attention of the bf16 (fp32) peak."""
-        if precision == "fp8":
+        if precision in NARROW:
             return self.fp8_gemm_efficiency, self.fp8_attention_efficiency
         return self.gemm_efficiency, self.attention_efficiency
 
@@ -64,6 +69,7 @@ def gpu(name: str) -> Gpu | None:
         usable_gib=data["usable_gib"],
         bf16_tflops=data["tflops"]["bf16"],
         fp8_tflops=data["tflops"]["fp8"],
+        nvfp4_tflops=data["tflops"].get("nvfp4", 0.0),
         **{
             key: data[key]
             for key in Gpu.__dataclass_fields__

@@ -73,7 +73,7 @@ def model_state(work: Workload, layout: Layout, held: StageParameters) -> tuple[
     """
     count = held.dense + held.experts
     weights = float(work.element_bytes * count)
-    if work.generates and work.precision == "fp8":
+    if work.generates and work.narrow:
         weights /= 2
     if not work.trains:
         return weights, 0.0, 0.0

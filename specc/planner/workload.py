@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from specc.plan import Shape
 
 PHASES = ("pretrain", "sft", "reward", "actor", "critic", "generate")
-PRECISIONS = ("bf16", "fp16", "fp8", "fp32")
+PRECISIONS = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32")
+NARROW = ("fp8", "mxfp8", "nvfp4")
+"""Formats of a product's operands only: one scale per tensor or block, per 32 numbers, per 16."""
+
 ENGINES = ("megatron", "trtllm", "vllm")
 REFERENCES = ("none", "swap", "resident")
 
@@ -21,7 +24,7 @@ class Workload:
     global_batch: int
     trains: bool = True
     head: str = "language"  # language | scalar | attributes
-    precision: str = "bf16"  # bf16 | fp16 | fp8 | fp32
+    precision: str = "bf16"  # one of PRECISIONS
     implementation: str = "te"  # te | local
     distributed_optimizer: bool = True
     gradient_bytes: int = 4  # main gradients are fp32; 2 when they are reduced in bf16
@@ -31,6 +34,8 @@ class Workload:
     phase: str = "sft"  # one of PHASES
     offload: str = "none"  # none | optimizer: Adam's moments in the host's memory
     framework: str = "runtime"  # runtime | megatron: whose loss and whose weight gradients
+    recompute_layers: int = 0  # under full recomputation, per chunk; 0: all of them
+    recompute_modules: tuple[str, ...] = ()  # under selective recomputation; none said: the attention's core
     engine: str = "megatron"  # one of ENGINES: what generates; the others hold weights of their own
     engine_resident: bool = True  # a second engine's weights stay while the role trains
     reference: str = "none"  # one of REFERENCES: frozen weights of the same shape, in the host or beside
@@ -43,6 +48,11 @@ class Workload:
     def element_bytes(self) -> int:
         """Of a weight in a product and of an activation, fp8's own tensors aside."""
         return 4 if self.precision == "fp32" else 2
+
+    @property
+    def narrow(self) -> bool:
+        """Whether products take operands of a byte or less, which are made from bf16 each time."""
+        return self.precision in NARROW
 
     @property
     def generates(self) -> bool:
