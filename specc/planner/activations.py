@@ -7,6 +7,8 @@ arXiv:2205.05198 (sequence parallelism, recomputation), arXiv:2104.04473 (interl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from specc.plan import Layout
 from specc.planner import local_layer, te_layer
 from specc.planner.kept import ROUTED, Kept, bytes_per_rank, remaining
@@ -49,22 +51,38 @@ def hidden_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
     return whole / layout.tp if layout.sequence_parallel else whole
 
 
-def chunk_activations(
-    work: Workload, layout: Layout, micro_batch: int, recompute: str, layers: float
-) -> float:
-    """Bytes that `layers` decoder layers in one chunk keep for the backward pass of one micro-batch."""
-    if not layers:
-        return 0.0
-    kept = layers * layer_activations(work, layout, micro_batch, recompute)
-    if recompute != "full":
-        return kept
-    again = min(work.recompute_layers or layers, layers)
-    rest = (layers - again) * layer_activations(work, layout, micro_batch)
-    return again / layers * kept + rest + _frequencies(work, layout)
+@dataclass(frozen=True)
+class ChunkBytes:
+    """Bytes that the layers of a chunk keep for the backward pass of one micro-batch."""
+
+    mode: Recompute
+    plain: float  # per layer that is not computed again as a whole
+    again: float  # per layer that is
+    shared: float  # once, by all those that are
+
+    def of(self, layers: float) -> float:
+        """Of a chunk of so many decoder layers."""
+        again = self.mode.whole_layers(layers)
+        return again * self.again + (layers - again) * self.plain + (self.shared if again else 0.0)
+
+
+NOTHING = ChunkBytes(Recompute(), 0.0, 0.0, 0.0)
+"""What layers keep where nothing is trained."""
+
+
+def chunk_bytes(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> ChunkBytes:
+    """What a chunk keeps, by its number of layers."""
+    kind = "none" if recompute == "full" else recompute
+    return ChunkBytes(
+        mode(work, recompute),
+        layer_activations(work, layout, micro_batch, kind),
+        hidden_bytes(work, layout, micro_batch),
+        _frequencies(work, layout),
+    )
 
 
 def _frequencies(work: Workload, layout: Layout) -> float:
-    """Bytes of rotary angles, fp32, that layers computed again share; the others keep their own sines."""
+    """Bytes of rotary angles, fp32, which layers computed again share; the others keep sines of their own."""
     shape = work.shape
     if work.implementation != "local" or shape.position != "rope":
         return 0.0

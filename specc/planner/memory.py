@@ -15,8 +15,14 @@ from dataclasses import dataclass
 
 from specc.plan import Layout, Memory
 from specc.planner.activations import (
+    NOTHING,
+    ChunkBytes,
+    chunk_bytes,
     expert_imbalance,
+    head_bytes,
+    hidden_bytes,
     in_flight,
+    input_bytes,
     layer_activations,
     logit_bytes,
     ring_bytes,
@@ -140,23 +146,28 @@ class Peak:
 class _Flow:
     """Bytes of one micro-batch on its way through any stage; the same for all of them."""
 
-    kept: float  # per layer, until its backward pass
+    kept: ChunkBytes  # until its backward pass, by the layers of a chunk
     unlucky: float  # per layer, of experts that get more than their share
     live: float  # of the one layer that is computed again, or forward only
     hidden: float  # between two layers
+    inputs: float  # of the embedding on the first stage, until its backward pass
+    head: float  # on the last stage, beside its logits
     logits: float  # on the last stage
     gradient: float  # of one weight, before it is added to the sum
 
 
 def _flow(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
-    hidden = tokens_per_rank(work, layout, micro_batch) * work.shape.hidden * work.element_bytes
-    again = recompute == "full" or not work.trains
-    live = layer_activations(work, layout, micro_batch) if again else 0.0
+    kept = chunk_bytes(work, layout, micro_batch, recompute) if work.trains else NOTHING
+    whole = layer_activations(work, layout, micro_batch)
+    again = whole - kept.plain if recompute == "selective" and work.trains else 0.0
     return _Flow(
-        kept=layer_activations(work, layout, micro_batch, recompute) if work.trains else 0.0,
+        kept=kept,
         unlucky=expert_imbalance(work, layout, micro_batch, recompute) if work.trains else 0.0,
-        live=live + ring_bytes(work, layout, micro_batch),
-        hidden=hidden / layout.tp if layout.sequence_parallel else hidden,
+        live=(whole if recompute == "full" or not work.trains else again)
+        + ring_bytes(work, layout, micro_batch),
+        hidden=hidden_bytes(work, layout, micro_batch),
+        inputs=input_bytes(work, layout, micro_batch) if work.trains else 0.0,
+        head=head_bytes(work, layout, micro_batch),
         logits=logit_bytes(work, layout, micro_batch),
         gradient=_weight_gradient(work, layout),
     )
@@ -192,14 +203,16 @@ def _stage_peak(
     weights, gradients, optimizer = model_state(
         work, layout, stage_parameters(work.shape, layout, stage, work.head)
     )
-    held = in_flight(layout, stage, micro_batches) * layers / layout.vp
-    last = stage == layout.pp - 1
+    chunks = in_flight(layout, stage, micro_batches)
+    held = chunks * layers / layout.vp
+    first, last = stage == 0, stage == layout.pp - 1
+    kept = chunks * (flow.kept.of(layers / layout.vp) + (flow.inputs / layout.vp if first else 0.0))
     parts = [
         ("weights", weights),
         ("gradients", gradients),
         ("optimizer", optimizer),
-        ("activations", flow.kept * held + flow.live),
-        ("logits", flow.logits + 2 * flow.hidden if last else 0.0),
+        ("activations", kept + flow.live),
+        ("logits", flow.logits + flow.head if last else 0.0),
         (
             "buffers",
             (WORKSPACE if cuda else 0.0) + flow.gradient + (2 * flow.hidden if layout.pp > 1 else 0.0),
