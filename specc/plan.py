@@ -101,6 +101,7 @@ class Layout:
 
     def __str__(self) -> str:
         sizes = [("TP", self.tp), ("PP", self.pp), ("VP", self.vp), ("CP", self.cp), ("EP", self.ep)]
+        sizes += [("ETP", self.etp)]
         shown = [f"{name}{size}" for name, size in sizes if size > 1]
         return "·".join([*shown, f"DP{self.dp}"])
 
