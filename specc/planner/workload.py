@@ -32,7 +32,12 @@ class Workload:
     flash: bool = True  # attention that keeps no seq x seq matrix
     packing: bool = False  # several rows share one of seq_length
     phase: str = "sft"  # one of PHASES
+    moment_bytes: int = 8  # both of Adam's moments of a parameter: fp32; 4 in bf16, 2 in fp8
+    master_bytes: int = 4  # of a 16-bit parameter's fp32 copy; 2 where only what bf16 cuts off is kept
+    optimizer_instances: int = 1  # copies of the distributed optimizer, each over its share of the ranks
     offload: str = "none"  # none | optimizer: Adam's moments in the host's memory
+    offload_fraction: float = 1.0  # of them, when they are offloaded
+    mtp_layers: int = 0  # layers after the last one, that predict tokens further ahead
     framework: str = "runtime"  # runtime | megatron: whose loss and whose weight gradients
     recompute_layers: int = 0  # under full recomputation, per chunk; 0: all of them
     recompute_modules: tuple[str, ...] = ()  # under selective recomputation; none said: the attention's core
