@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k
+.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k bench-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -55,3 +55,7 @@ bench-engine: .venv/.ready
 ## make bench-gsm8k    SFT of a small Llama on all of GSM8K, killed once on the way
 bench-gsm8k: .venv/.ready
 	$(BIN)/python tests/bench_gsm8k.py
+
+## make bench-published  the planner beside published training runs: what it calls infeasible, how far it is off
+bench-published: .venv/.ready
+	$(BIN)/python tests/published/score.py

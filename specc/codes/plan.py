@@ -90,7 +90,7 @@ CODES = (
     Code(
         "P016",
         "pipeline stage without layers",
-        "Every stage, and every chunk of it, holds at least one layer. They need not be equal.",
+        "Every stage holds a layer, and every chunk does but the first and the last. They need not be equal.",
         "parallel: {pp: 64}   # of a model with 32 layers",
         "Use fewer stages, or stage_layers that add up to the model's layers.",
     ),

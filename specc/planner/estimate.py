@@ -107,7 +107,7 @@ def as_json(answer: Estimate) -> dict:
 def _layout(question: Question) -> Layout:
     q = question
     chunks = q.pp * q.vp
-    uneven = q.shape.layers % chunks and q.shape.layers > chunks
+    uneven = q.shape.layers % chunks  # rules say whether the layers are too few
     return Layout(
         tp=q.tp,
         pp=q.pp,

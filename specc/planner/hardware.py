@@ -36,7 +36,7 @@ class Gpu:
     nvfp4_tflops: float = 0.0  # 0: the GPU has no such products
 
     def peak_tflops(self, precision: str) -> float:
-        """Dense peak of matrix products; fp32 at an eighth of bf16, a format the GPU lacks as the next wider."""
+        """Dense peak of matrix products; fp32 at an eighth of bf16, what a GPU lacks as the next wider."""
         if precision == "nvfp4" and self.nvfp4_tflops:
             return self.nvfp4_tflops
         if precision in NARROW:

@@ -37,6 +37,7 @@ def said(given: Case) -> list[tuple[str, str]]:
         case(tp=8, pp=2),
         case(tp=8, pp=4, vp=2, micro_batch=1),
         case("llama3.1-405b", nodes=16, tp=8, pp=16, stage_layers=(7, *[8] * 14, 7)),
+        case("llama3.1-405b", nodes=16, tp=4, pp=16, vp=8, stage_layers=(0, *[1] * 126, 0)),
         case("qwen2.5-7b", nodes=1, tp=4),
         case("qwen3-30b-a3b", nodes=1, tp=8),  # more TP than KV groups
         case("mixtral-8x7b", nodes=2, tp=2, ep=8),
@@ -73,6 +74,8 @@ def test_layouts_that_people_run_are_legal(given: Case):
         (case(nodes=16, pp=128, global_batch=1), "P016", "80 layers cannot fill pp 128 = 128 stages"),
         (case(tp=8, pp=4, stage_layers=(20, 20, 20, 21)), "P016", "does not deal 80 layers to pp 4"),
         (case(tp=8, pp=4, stage_layers=(0, 30, 30, 20)), "P016", "a stage of stage_layers has no layer"),
+        (case(pp=4, vp=2, stage_layers=(20, 0, 10, 10, 10, 10, 10, 10)), "P016", "a stage of stage_layers"),
+        (case(pp=4, vp=32), "P016", "80 layers cannot fill pp 4 x vp 32 = 128 stages"),
         (case(vp=2), "P017", "vp 2 needs a pipeline, but pp is 1"),
         (case(tp=8, pp=4, vp=2, global_batch=2), "P017", "micro-batches (2) that are a multiple of pp 4"),
         (
