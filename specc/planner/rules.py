@@ -270,7 +270,7 @@ OF_ROWS: tuple[Rule, ...] = (
     row_is_cut_evenly,
     positions_suffice,
 )
-"""Those of RULES that look at TP and CP alone (at ETP, too, where it is not 1): the search asks them first."""
+"""Those of RULES that look at TP and CP alone (and at ETP where it is not 1): the search asks them first."""
 
 
 def broken(case: Case) -> list[Broken]:
