@@ -83,9 +83,10 @@ def _started(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, fou
 
 
 def _turn(run) -> None:
-    from runtime import loop, output, parallel
+    from runtime import loop, measured, output, parallel
 
     is_complete = loop.train(run)
+    measured.write(run)
     if is_complete:
         output.finish(run)
     run.close()

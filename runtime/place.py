@@ -2,6 +2,7 @@
 
     DIR/plan.json
     DIR/STAGE/[ROLE/]metrics.jsonl        DIR/STAGE/[ROLE/]checkpoint/step-N/
+    DIR/STAGE/[ROLE/]measured.json        memory and time that it took, for `specc calibrate`
     DIR/STAGE/output.json                 written last: the stage is finished
     DIR/STAGE/identity.json               which experiment the folder belongs to
     DIR/STAGE/stop, heartbeat             asked to stop; still alive

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "megatron", "numpy", "datasets", "transformers", "pyarrow", "safetensors", "rich", "fsspec")
 
 LAYERS = (
-    ("plan", "codes", "shipped"),
+    ("plan", "codes", "shipped", "calibration"),
     ("diagnostics",),
     ("compose",),
     ("source",),

@@ -53,6 +53,7 @@ def build() -> argparse.ArgumentParser:
     _read_commands(command)
     _estimate_command(command)
     _write_commands(command)
+    _calibrate_command(command)
     _manual_commands(command)
     return parser
 
@@ -217,6 +218,25 @@ def _write_commands(command: Adder) -> None:
         default=[],
         help="begin STAGE anew; its folder is moved aside",
     )
+
+
+def _calibrate_command(command: Adder) -> None:
+    calibrate = command(
+        "calibrate",
+        verbs.calibrate,
+        "learn from a run how fast and how large its cluster really is\n\n"
+        "Compares what the run measured with what is predicted for it, and keeps it beside the user's own\n"
+        "cluster profiles, or in the file that -o names: clusters/NAME.calibration.json beside a spec goes\n"
+        "before. Later plans for that cluster use the correction and name it.",
+        "specc calibrate runs/sft-tiny",
+        "specc calibrate /results/sft-llama3-70b -o clusters/mycluster.calibration.json",
+    )
+    run = calibrate.add_argument("run", metavar="RUN", help="a run folder")
+    _completes(run, FOLDER)
+    output = calibrate.add_argument("-o", "--output", metavar="FILE", help="where to keep it")
+    _completes(output, FILE)
+    calibrate.add_argument("--dry-run", action="store_true", help="compare, and keep nothing")
+    _takes_json(calibrate)
 
 
 def _manual_commands(command: Adder) -> None:

@@ -152,6 +152,13 @@ def explain(options: Options) -> int:
     return explaining.value(options)
 
 
+def calibrate(options: Options) -> int:
+    """`specc calibrate`: learn from a run."""
+    from specc.cli import calibrating
+
+    return calibrating.calibrate(options)
+
+
 def init(options: Options) -> int:
     """`specc init`: copy a shipped spec and the profile it names; nothing is overwritten."""
     from specc.cli import shelf
@@ -249,6 +256,7 @@ def print_json(value: Any) -> None:
 
 __all__ = [
     "Usage",
+    "calibrate",
     "check",
     "compile",
     "completion",

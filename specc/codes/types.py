@@ -87,4 +87,11 @@ CODES = (
         'container: {mounts: ["/data"]}',
         "Write it in the form that is named.",
     ),
+    Code(
+        "T013",
+        "calibration that cannot be used",
+        "What `specc calibrate` kept for a cluster is part of its profile, so a torn file is not passed over.",
+        "clusters/mine.calibration.json   # half of a file",
+        "Remove the file, or write it again with `specc calibrate RUN`.",
+    ),
 )

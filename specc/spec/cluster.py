@@ -3,6 +3,7 @@
     clusters/NAME.yaml beside the spec, or at the root of its git checkout
     $XDG_CONFIG_HOME/specc/clusters/NAME.yaml
     specc/clusters/NAME.yaml, which ship with specc
+Beside any of them may lie NAME.calibration.json, which `specc calibrate` writes.
 The working directory plays no part.
 """
 
@@ -15,9 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, PrivateAttr, model_validator
 
 from specc import source
+from specc.calibration import SUFFIX, Calibration, Unusable
+from specc.calibration import read as read_calibration
 from specc.diagnostics import Diagnostic, Origin, Span, span_of
 from specc.spec import reading
 from specc.spec.reading import listed, nearest, shown
@@ -171,6 +174,19 @@ class Profile(Section):
     secrets: Many[Variable] = placement(())
     """Names of variables taken from the shell at submit, such as HF_TOKEN; values are never written."""
 
+    _calibration: Calibration = PrivateAttr(Calibration())
+
+    @property
+    def calibration(self) -> Calibration:
+        """What runs on this cluster taught; it lies in a file of its own, beside the profile."""
+        return self._calibration
+
+    def calibrated(self, calibration: Calibration) -> Profile:
+        """This profile with these measurements."""
+        new = self.model_copy()
+        new._calibration = calibration
+        return new
+
     @model_validator(mode="after")
     def _secrets_stay_secret(self) -> Profile:
         for name in self.secrets:
@@ -206,7 +222,31 @@ def find_profile(
         return None, file.stem, [*said, *more]
     profile, more = reading.read(Profile, read.data, read)
     more = [_at_profile(d, read) for d in more]
+    if profile is not None:
+        profile, unusable = _calibrated(profile, file.stem, folder, path)
+        more += unusable
     return profile, file.stem, [*said, *more]
+
+
+def _calibrated(profile: Profile, name: str, folder: Path, path: str) -> tuple[Profile, list[Diagnostic]]:
+    """The profile with what `specc calibrate` kept for it, if anything."""
+    file = companion(name, folder, SUFFIX)
+    if file is None:
+        return profile, []
+    try:
+        return profile.calibrated(read_calibration(file)), []
+    except Unusable as error:
+        help = "remove the file, or write it again with `specc calibrate RUN`"
+        return profile, [Diagnostic("T013", "error", str(error), path, help=help)]
+
+
+def companion(name: str, spec_folder: Path | str, suffix: str) -> Path | None:
+    """The first file `NAME` + `suffix` in the folders that are searched for a profile of that name."""
+    for place in places(Path(spec_folder)):
+        with contextlib.suppress(OSError, ValueError):
+            if (file := place / f"{name}{suffix}").is_file():
+                return file
+    return None
 
 
 def span_in(name: str | None, spec_folder: Path | str, path: str) -> Span | None:
