@@ -92,15 +92,16 @@ def scores(work: Workload, layout: Layout) -> Kept:
 
 
 def _feed_forward(work: Workload, layout: Layout) -> list[Kept]:
-    shape, e = work.shape, work.element_bytes
+    shape = work.shape
     if not shape.experts:
         return _mlp(work, shape.ffn, 1, CUT, "mlp")
     k = shape.experts_per_token
-    # under expert TP every rank of the group gathers the group's tokens, and has its share of the width
-    copies = (3 if layout.ep > 1 else 2) * layout.etp
+    # what is sent and returned goes through without being kept: only the experts' own input is. Under expert
+    # TP every rank of the group gathers the group's tokens, and has its share of the width
+    each = layout.etp * _operand(work) * shape.hidden
     return [
         Kept("the router's logits and probabilities", 8 * shape.experts, modules=("moe",)),
-        Kept("tokens sent, permuted and returned", k * copies * e * shape.hidden, ROUTED, ("moe",)),
+        Kept("tokens permuted for the experts", k * each, ROUTED, ("moe",)),
         *_mlp(work, shape.expert_ffn, k, ROUTED, "moe", "moe_act"),
         *_mlp(work, shape.shared_expert_ffn, 1, CUT, "moe", "shared_experts", "shared_experts"),
     ]
