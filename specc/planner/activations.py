@@ -53,17 +53,18 @@ def hidden_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
 
 @dataclass(frozen=True)
 class ChunkBytes:
-    """Bytes that the layers of a chunk keep for the backward pass of one micro-batch."""
+    """Bytes that the layers of a stage's chunks keep for their backward passes."""
 
     mode: Recompute
     plain: float  # per layer that is not computed again as a whole
     again: float  # per layer that is
-    shared: float  # once, by all those that are
+    shared: float  # once per chunk, by all those that are and all micro-batches
 
-    def of(self, layers: float) -> float:
-        """Of a chunk of so many decoder layers."""
+    def held(self, layers: float, in_flight: int = 1, chunks: int = 1) -> float:
+        """Of so many micro-batches, each in one of a stage's `chunks` of so many decoder layers."""
         again = self.mode.whole_layers(layers)
-        return again * self.again + (layers - again) * self.plain + (self.shared if again else 0.0)
+        kept = in_flight * (again * self.again + (layers - again) * self.plain)
+        return kept + (chunks * self.shared if again else 0.0)
 
 
 NOTHING = ChunkBytes(Recompute(), 0.0, 0.0, 0.0)
@@ -144,7 +145,7 @@ def head_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
     tokens = tokens_per_rank(work, layout, micro_batch)
     if work.head == "language":
         return norm + LOSS * tokens
-    copy = 4 * work.shape.hidden if work.precision != "fp32" else 0  # our heads multiply in fp32
+    copy = (4 - work.element_bytes) * work.shape.hidden  # our heads keep an fp32 copy in the output's place
     return norm + copy * tokens * (1 / layout.tp if layout.sequence_parallel else 1.0)
 
 

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from specc.plan import Layout
 from specc.planner.recompute import Recompute
 
-RESIDUAL, CUT, WHOLE, ROUTED, POSITIONS = "residual", "cut", "whole", "routed", "positions"
+RESIDUAL, CUT, WHOLE, ROUTED = "residual", "cut", "whole", "routed"
+POSITIONS, ONCE = "positions", "once"
 """How ranks share a tensor. RESIDUAL: between the products, divided by TP under sequence parallelism only.
 CUT: divided by TP. WHOLE: the same on every TP rank. ROUTED: as RESIDUAL, but tokens sent to experts, of
-which an unlucky rank has more. POSITIONS: whole, and once per position however many rows there are."""
+which an unlucky rank has more. POSITIONS: whole, and per position however many rows there are. ONCE: whole,
+and the same for any number of tokens."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One line: a tensor, its bytes per token, how ranks share it, and what makes it superfluous."""
+    """One line: a tensor, its bytes (per token, as its region says), how ranks share it, and what makes it superfluous."""
 
     what: str
     bytes: float
@@ -47,5 +49,6 @@ def bytes_per_rank(
         CUT: tokens / layout.tp,
         WHOLE: tokens,
         POSITIONS: positions,
+        ONCE: 1.0,
     }
     return sum(line.bytes * of_region[line.region] for line in table if only in ("", line.region))

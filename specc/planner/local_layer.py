@@ -8,8 +8,8 @@ keeps all of what it looks at. On CUDA torch's fused RMSNorm keeps no normalised
 from __future__ import annotations
 
 from specc.plan import Layout, Shape
-from specc.planner.kept import CUT, POSITIONS, RESIDUAL, ROUTED, WHOLE, Kept
-from specc.planner.shapes import GATED
+from specc.planner.kept import CUT, ONCE, POSITIONS, RESIDUAL, ROUTED, WHOLE, Kept
+from specc.planner.shapes import GATED, norm_width
 from specc.planner.workload import Workload
 
 
@@ -43,10 +43,19 @@ def _normed(
 ) -> list[Kept]:
     """What the arithmetic of a norm keeps of `norms` vectors of `width` per token, its output aside."""
     lines = [Kept(f"fp32 input of the {what}", 4 * width * norms, region, modules)]
+    if copied := _copied(work):
+        lines.append(Kept(f"fp32 weights of the {what}", 4 * width * copied, ONCE, modules))
     if work.shape.norm.startswith("rmsnorm"):  # a chain of products: x r, then x r w
         lines.append(Kept(f"normalised input of the {what}", 4 * width * norms, region, modules))
         return [*lines, Kept(f"reciprocal root of the {what}", 4 * norms, region, modules)]
     return [*lines, Kept(f"mean and reciprocal root of the {what}", 8 * norms, region, modules)]
+
+
+def _copied(work: Workload) -> int:
+    """Parameters of a norm that are made anew each time: in fp32 those that are not, and weight + 1."""
+    if work.precision != "fp32":
+        return norm_width(work.shape)
+    return 1 if work.shape.norm.endswith("_1p") else 0
 
 
 def _projections(work: Workload, layout: Layout) -> list[Kept]:

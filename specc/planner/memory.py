@@ -206,7 +206,8 @@ def _stage_peak(
     chunks = in_flight(layout, stage, micro_batches)
     held = chunks * layers / layout.vp
     first, last = stage == 0, stage == layout.pp - 1
-    kept = chunks * (flow.kept.of(layers / layout.vp) + (flow.inputs / layout.vp if first else 0.0))
+    kept = flow.kept.held(layers / layout.vp, chunks, layout.vp)
+    kept += chunks * flow.inputs / layout.vp if first else 0.0
     parts = [
         ("weights", weights),
         ("gradients", gradients),
