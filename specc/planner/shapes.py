@@ -30,6 +30,7 @@ class LatentShape(Shape):
     rope_dim: int = 0  # of a query-key head, with position; keys share it
     value_dim: int = 0
     dense_layers: int = 0  # the first ones, which have no experts
+    mtp_layers: int = 0  # after the last one, in pre-training: they predict tokens further ahead
 
 
 def padded_vocab(vocab: int, tp: int) -> int:
@@ -176,13 +177,19 @@ def stage_layers(shape: Shape, layout: Layout) -> tuple[int, ...]:
     return layout.stage_layers or balanced(shape.layers, layout.pp * layout.vp)
 
 
-def balanced(layers: int, chunks: int) -> tuple[int, ...]:
+def balanced(layers: int, chunks: int, after: int = 0) -> tuple[int, ...]:
     """`layers` over `chunks` as evenly as they go.
 
     What is left over goes to the middle, latest first: the first chunk has the embedding and the most
     micro-batches in flight, the last one the logits. `balanced(126, 16)` gives the first and the last
-    one layer less, as Llama 3.1 405B was trained.
+    one layer less, as Llama 3.1 405B was trained. `after` layers follow the last one (multi-token
+    prediction); where all slots divide, embedding, loss and those are slots like layers:
+    `balanced(61, 16, 1)` gives the last chunk two, as DeepSeek-V3 is laid out.
     """
+    slots = layers + 2 + after
+    if after and chunks > 1 and slots % chunks == 0 and slots // chunks > after:
+        each = slots // chunks
+        return (each - 1, *[each] * (chunks - 2), each - 1 - after)
     base, extra = divmod(layers, chunks)
     counts = [base] * chunks
     order = [*range(chunks - 2, 0, -1), chunks - 1, 0] if chunks > 1 else [0]
@@ -191,15 +198,28 @@ def balanced(layers: int, chunks: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def stage_parameters(shape: Shape, layout: Layout, stage: int, head: str = "language") -> StageParameters:
-    """Parameters on one rank of `stage` (0-based)."""
+def dense_by_chunk(shape: Shape, layout: Layout) -> tuple[int, ...]:
+    """Of each chunk's layers, how many have no experts though others have: the first ones of the model."""
+    left, found = dense_layers(shape), []
+    for layers in stage_layers(shape, layout):
+        found.append(min(left, layers))
+        left -= found[-1]
+    return tuple(found)
+
+
+def stage_parameters(
+    shape: Shape, layout: Layout, stage: int, head: str = "language", mtp: int = 0
+) -> StageParameters:
+    """Parameters on one rank of `stage` (0-based); `mtp` layers of multi-token prediction follow the last one,
+    each with a projection of two hidden states and three norms, and one copy of the embedding for all.
+    """
     layer = layer_parameters(shape)
     per_layer = layer.sharded // layout.tp + layer.replicated
     experts = layer.experts // (layout.ep * layout.etp) if layer.experts else 0
     count = layers_of_stage(shape, layout, stage)
     first, last = stage == 0, stage == layout.pp - 1
     dense = count * per_layer
-    if first and (without := min(dense_layers(shape), stage_layers(shape, layout)[0])):
+    if dense_layers(shape) and (without := sum(dense_by_chunk(shape, layout)[stage :: layout.pp])):
         plain = layer_parameters(dense_form(shape))
         dense += without * (plain.sharded // layout.tp + plain.replicated - per_layer)
         count -= without
@@ -212,4 +232,8 @@ def stage_parameters(shape: Shape, layout: Layout, stage: int, head: str = "lang
             dense += head_parameters(shape, head)
         elif not shape.tied or layout.pp > 1:  # a tied model holds a copy on its last stage
             dense += table
+        if mtp:
+            joined = 2 * shape.hidden * shape.hidden // layout.tp + 3 * shape.hidden * norm_width(shape)
+            dense += mtp * (per_layer + joined) + (table if layout.pp > 1 else 0)
+            count += mtp
     return StageParameters(dense, count * experts)

@@ -40,7 +40,11 @@ KEYS = {
 }
 """Keys of config.json that must be there, and what we call them."""
 
-OPTIONAL = {"q_lora_rank": "query_rank", "first_k_dense_replace": "dense_layers"}
+OPTIONAL = {
+    "q_lora_rank": "query_rank",
+    "first_k_dense_replace": "dense_layers",
+    "num_nextn_predict_layers": "mtp_layers",
+}
 
 
 @dataclass(frozen=True)
