@@ -4,7 +4,7 @@ A *sample* is one tokenised row. A *bin* is one line of a batch: one sample, or 
 Bins are fixed for the whole global batch before they are dealt out, so the gradient of a step does
 not depend on the layout or on the size of a microbatch.
 
-Shape suffixes: `_B` lines of a microbatch, `_T` columns. Column t holds the input token t and the
+Shape suffixes: `_B` lines of a microbatch, `_T` columns, `_N` samples. Column t holds the input token t and the
 label t + 1, so a sample of n tokens takes n - 1 columns.
 """
 
@@ -21,11 +21,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sample:
-    """One tokenised row: `tokens`, and `mask` with 1 for each token that is to be learnt."""
+    """One tokenised text: `tokens`, and `mask` with 1 for each token that is to be learnt."""
 
     id: int  # its index in the data set
     tokens: Sequence[int]
     mask: Sequence[int]
+    labels: Sequence[float] = ()  # what somebody said of it
 
     @property
     def columns(self) -> int:
@@ -51,7 +52,8 @@ class Batch:
     mask_BT: Tensor  # fp32, 1 where the label is trained
     positions_BT: Tensor  # int64, from 0 in every sample
     segments: Tensor | None  # int32 cu_seqlens of a packed line (B is 1 then), from 0 to T
-    rows: list[int]  # ids of the samples in it
+    rows: list[int]  # ids of the samples in it, from the first line's left to the last line's right
+    labels_NL: Tensor | None = None  # fp32, what somebody said of each of these samples
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -77,6 +79,7 @@ def data_hash(bins: Iterable[Bin]) -> str:
         digest.update(np.asarray([sample.id, len(sample.tokens)], "<i8").tobytes())
         digest.update(np.asarray(sample.tokens, "<i8").tobytes())
         digest.update(np.asarray(sample.mask, "<i8").tobytes())
+        digest.update(np.asarray(sample.labels, "<f8").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -120,7 +123,7 @@ def _rounded_up(value: int, multiple: int) -> int:
 
 
 def _padded(bins: Sequence[Bin], columns: int, pad_id: int) -> Batch:
-    batch = _blank(len(bins), columns, pad_id)
+    batch = _blank(bins, len(bins), columns, pad_id)
     for b, line in enumerate(bins):
         _write(batch, b, line, 0)
     batch.positions_BT[:] = torch.arange(columns)
@@ -128,7 +131,7 @@ def _padded(bins: Sequence[Bin], columns: int, pad_id: int) -> Batch:
 
 
 def _packed(bins: Sequence[Bin], columns: int, pad_id: int) -> Batch:
-    batch = _blank(1, columns * len(bins), pad_id)
+    batch = _blank(bins, 1, columns * len(bins), pad_id)
     ends = [0]
     for b, line in enumerate(bins):
         ends += _write(batch, 0, line, b * columns)
@@ -140,7 +143,8 @@ def _packed(bins: Sequence[Bin], columns: int, pad_id: int) -> Batch:
     return batch
 
 
-def _blank(lines: int, columns: int, pad_id: int) -> Batch:
+def _blank(bins: Sequence[Bin], lines: int, columns: int, pad_id: int) -> Batch:
+    labels = [list(sample.labels) for line in bins for sample in line]
     tokens_BT = torch.full((lines, columns), pad_id, dtype=torch.int64)
     return Batch(
         tokens_BT=tokens_BT,
@@ -149,6 +153,7 @@ def _blank(lines: int, columns: int, pad_id: int) -> Batch:
         positions_BT=torch.zeros(lines, columns, dtype=torch.int64),
         segments=None,
         rows=[],
+        labels_NL=torch.tensor(labels, dtype=torch.float32) if labels and labels[0] else None,
     )
 
 

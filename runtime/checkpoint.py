@@ -143,7 +143,7 @@ def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> 
     described = _trusted(path, verified)
     _refuse_another_model(described, engine.role, path.name)
     _refuse_another_optimizer(described, engine, path.name)
-    saved = told(UNREADABLE, f"cannot read checkpoint `{path.name}`", lambda: _read_state(path))
+    saved = told(UNREADABLE, f"cannot read checkpoint `{path.name}`", lambda: read_state(path))
     wanted = _sharded(engine, loading=True)
     loaded, settings = torch_dist.read(path, wanted, UNREADABLE)
     for name, chunk in _named_chunks(engine):
@@ -156,16 +156,19 @@ def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> 
     return saved["state"]
 
 
-def load_weights(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> None:
+def load_weights(
+    folder: Path, step: int, engine: Engine, *, verified: bool = False, with_head: bool = True
+) -> None:
     """Put only the model of `folder/step-N` into the engine: what one stage hands to the next.
 
     A model that predicts tokens may become one with a scalar or attribute head: everything below the head
-    is loaded and the head keeps its first values. Any other difference in the model is refused, R022.
+    is loaded and the head keeps its first values. So it does, whatever there was, when such a head is not
+    to come along (`with_head`). Any other difference in the model is refused, R022.
     """
     path = Path(folder) / name_of(step)
     described = _trusted(path, verified)
     heads = (described.model.get("head"), engine.role.model.head)
-    gets_new_head = heads[0] == "language" and heads[1] != "language"
+    gets_new_head = heads[1] != "language" and (heads[0] == "language" or not with_head)
     _refuse_another_model(described, engine.role, path.name, but_head=gets_new_head)
     wanted = _model_state(engine)
     if gets_new_head:
@@ -303,7 +306,8 @@ def _trusted(path: Path, verified: bool) -> Manifest:
     return described
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
+    """What a step's folder says beside its weights: `step`, `state` as it was given to `save`, `reseed`."""
     return json.loads((path / STATE).read_bytes())
 
 

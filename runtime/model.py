@@ -45,19 +45,22 @@ class ModelError(ValueError):
 
 
 class Head(torch.nn.Module):
-    """A value per token in place of the vocabulary: hidden -> `outputs` numbers, in fp32."""
+    """A value per token in place of the vocabulary: hidden -> `outputs` numbers.
+
+    Its weight and its product are fp32 whatever the rest is: scores differ by little, and it is small.
+    """
 
     def __init__(self, config: TransformerConfig, outputs: int, tp_group: Any) -> None:
         super().__init__()
         self.tp_group = tp_group
         self.sequence_parallel = config.sequence_parallel
-        self.weight = torch.nn.Parameter(torch.zeros(outputs, config.hidden_size, dtype=config.params_dtype))
+        self.weight = torch.nn.Parameter(torch.zeros(outputs, config.hidden_size))
         # under sequence parallelism each rank sees its part of the sequence, so gradients are added up
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, hidden: Tensor, **unused: Any) -> tuple[Tensor, None]:
         """[s, b, hidden] -> [s, b, outputs] fp32, the whole sequence on every rank."""
-        values = F.linear(hidden.float(), self.weight.float())
+        values = F.linear(hidden.float(), self.weight)
         if self.sequence_parallel:
             values = gather_from_sequence_parallel_region(
                 values, tensor_parallel_output_grad=False, group=self.tp_group
@@ -280,7 +283,10 @@ def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) ->
         # the product is taken in the type of the weights, as transformers does
         scale = float(torch.tensor(shape.embedding_scale, dtype=config.params_dtype))
         model.embedding.register_forward_hook(lambda module, args, output: output * scale)  # type: ignore[operator]
-    return model.to(dtype=config.params_dtype)
+    model.to(dtype=config.params_dtype)
+    if model.post_process and model.head != "language":
+        model.output_layer.float()
+    return model
 
 
 def _layers(role: Role, config: TransformerConfig, vp_stage: int | None) -> Any:

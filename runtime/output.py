@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime import metrics, steps
 from runtime.agreement import told
+from runtime.checkpoint import read_state
 
 if TYPE_CHECKING:
     from runtime.run import Run
@@ -27,8 +29,14 @@ def finish(run: Run) -> None:
     run.say(f"finished: step {run.step}, {run.place.output}")
 
 
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    """What the program said of the checkpoint that later stages take, such as the mean of its rewards."""
+    return read_state(checkpoint)["state"].get("facts") or {}
+
+
 def _write(run: Run) -> None:
     best = steps.best_of(run.place.checkpoints)
+    checkpoint = f"step-{run.step if best is None else best}"
     model = run.role.model
     content: dict[str, Any] = {
         "hash": run.job.hash,
@@ -40,8 +48,9 @@ def _write(run: Run) -> None:
         "attributes": list(model.attributes),
         "tokenizer": model.tokenizer,
         "chat_template": model.chat_template,
-        "checkpoint": f"step-{run.step if best is None else best}",
+        "checkpoint": checkpoint,
         "hf": "hf" if run.job.export else None,
+        **_facts(run.place.checkpoints / checkpoint),
         "metrics": metrics.last_values(run.place.role / "metrics.jsonl"),
     }
     temporary = run.place.output.with_name(f".output.{os.getpid()}")

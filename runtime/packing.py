@@ -7,18 +7,27 @@ which rows a step sees nor its loss. Deterministic: equal lengths keep the order
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
-from runtime.batch import Sample
+
+class Wide(Protocol):
+    """Whatever takes columns: a sample, or several that stay together."""
+
+    @property
+    def columns(self) -> int: ...
 
 
-def packed_bins(samples: Sequence[Sample], columns: int) -> list[list[Sample]]:
+Item = TypeVar("Item", bound=Wide)
+
+
+def packed_bins(samples: Sequence[Item], columns: int) -> list[list[Item]]:
     """Bins of at most `columns` columns; each sample in the first bin that has room.
 
     A sample longer than `columns` is a defect upstream: it gets a bin of its own.
     """
     longest_first = sorted(range(len(samples)), key=lambda i: (-samples[i].columns, i))
     rooms: _Rooms = _Rooms(len(samples), columns)
-    bins: list[list[Sample]] = []
+    bins: list[list[Item]] = []
     for i in longest_first:
         index = rooms.first_with(samples[i].columns)
         if index == len(bins):

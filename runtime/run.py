@@ -46,7 +46,7 @@ class Run:
     step: int = 0
 
     _saved: int | None = field(default=None, init=False)
-    _validated: tuple[int, float] | None = field(default=None, init=False)
+    _measured: tuple[int, dict[str, float]] | None = field(default=None, init=False)
     _parts: dict[str, float] = field(default_factory=dict, init=False)
     _sinks: list[metrics.Sink] = field(default_factory=list, init=False)
     _lengths: list[int] = field(default_factory=list, init=False)
@@ -67,7 +67,7 @@ class Run:
     @cached_property
     def max_steps(self) -> int:
         """Updates of the whole run."""
-        return max_steps(self.train, len(self.data.samples), self.role.global_batch)
+        return max_steps(self.train, self.data.rows, self.role.global_batch)
 
     def learning_rate(self) -> float:
         """The rate of the update that comes next."""
@@ -81,7 +81,7 @@ class Run:
             bins,
             self.model.parallel.dp_rank,
             layout.dp,
-            self.role.micro_batch,
+            self.role.micro_batch * self.data.lines,
             multiple=2 * layout.cp * layout.tp,
             rounds_multiple=layout.pp if layout.vp > 1 else 1,
             pad_id=self.pad_id,
@@ -112,7 +112,6 @@ class Run:
             self.step, state = found
             self._saved = self.step
             self._refuse_other_data(state)
-            self._validated = (self.step, state["validation_loss"]) if "validation_loss" in state else None
             self.say(f"resuming after step {self.step} of {self.max_steps}")
         if self.place.is_first:
             metrics.cut_to_step(self.place.role / "metrics.jsonl", self.step, self.place.attempt)
@@ -150,10 +149,13 @@ class Run:
         self.alive()
         began = time.perf_counter()
         measured = program(self.role.program).evaluate(self)
-        self._validated = (self.step, measured["validation_loss"])
+        self._measured = (self.step, measured)
         spent = round(time.perf_counter() - began, 6)
         self._write({"step": self.step, **measured, "validation_seconds": spent})
-        self.say(f"step {self.step}/{self.max_steps} validation loss {measured['validation_loss']:.4f}")
+        said = f"validation loss {measured['validation_loss']:.4f}"
+        if "validation_acc" in measured:
+            said += f" accuracy {measured['validation_acc']:.4f}"
+        self.say(f"step {self.step}/{self.max_steps} {said}")
         self._started = time.perf_counter()
 
     def save_if_due(self) -> None:
@@ -166,14 +168,15 @@ class Run:
         if self._saved == self.step:
             return
         self.alive()
+        state = self._state()
         checkpoint.save(
             self.place.checkpoints,
             self.step,
             self.model,  # type: ignore[arg-type]
-            self._state(),
+            state,
             keep_last=int(self.train.get("keep_last") or 0) or None,
             keep_best=int(self.train.get("keep_best") or 0) or None,
-            metric=self._state().get("validation_loss"),
+            metric=state.get("validation_loss"),
         )
         self._saved = self.step
         self.alive()
@@ -202,8 +205,12 @@ class Run:
             "max_steps": self.max_steps,
             "epoch": self.data.epoch(self.step),
         }
-        if self._validated and self._validated[0] == self.step:
-            state["validation_loss"] = self._validated[1]
+        measured = self._measured[1] if self._measured and self._measured[0] == self.step else {}
+        if "validation_loss" in measured:
+            state["validation_loss"] = measured["validation_loss"]
+        facts = getattr(program(self.role.program), "facts", None)
+        if facts:
+            state["facts"] = facts(self, measured)
         return state
 
     def _refuse_other_data(self, state: dict[str, Any]) -> None:

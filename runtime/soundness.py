@@ -27,10 +27,15 @@ WORDS = {
     "position": ("rope", "learned"),
     "train.schedule": ("cosine", "linear", "constant"),
     "truncation": ("right", "left", "drop", "error"),
+    "loss": ("bradley_terry", "regression", "regular_bt", "margin_bt", "scaled_bt"),
+    "average": ("global", "micro_batch"),
 }
 """The words that a field of the plan may hold."""
 
-FORMATS = ("auto", "chat", "prompt_response")
+FORMATS = ("auto", "chat", "prompt_response", "comparisons", "attributes", "hh")
+
+UNTRAINED = ("generate", "score")
+"""Programs that update nothing, so that a plan says nothing of training them."""
 
 NUMBERS = ("lr", "min_lr", "weight_decay", "epsilon", "clip", "epochs")
 COUNTS = ("steps", "seq_length", "warmup_steps", "constant_steps", "validate_every", "save_every")
@@ -48,10 +53,15 @@ def check(plan: Plan, job: Job, role: Role) -> None:
         if value < 1:
             raise _nonsense(name, value, "a number above 0")
     _check_cut(role)
-    _check_train(job.settings.get("train"))
-    for use in ("train", *job.data):
-        if use == "train" or job.data[use] is not None:
+    trains = role.program not in UNTRAINED
+    if trains or job.settings.get("train") is not None:
+        _check_train(job.settings.get("train"))
+    needed = ("train",) if trains and not job.data.get("prompts") else ()
+    for use in {**dict.fromkeys(needed), **job.data}:
+        if use in needed or job.data[use] is not None:
             _check_data(f"data.{use}", job.data.get(use))
+    if role.program == "reward":
+        _check_reward(job.settings.get("reward"), role)
 
 
 def _check_name(field: str, stage: str) -> None:
@@ -61,6 +71,7 @@ def _check_name(field: str, stage: str) -> None:
 
 def _check_words(plan: Plan, job: Job, role: Role) -> None:
     shape, model = role.model.shape, role.model
+    own = job.settings.get(role.program) or {}
     found = {
         "device": plan.cluster.device,
         "backend": plan.cluster.backend,
@@ -73,8 +84,10 @@ def _check_words(plan: Plan, job: Job, role: Role) -> None:
         "activation": shape.activation,
         "position": shape.position,
         "train.schedule": (job.settings.get("train") or {}).get("schedule"),
-        "truncation": (job.settings.get(role.program) or {}).get("truncation"),
+        "truncation": own.get("truncation"),
     }
+    if role.program == "reward":
+        found |= {"loss": own.get("loss"), "average": own.get("average")}
     for name, word in found.items():
         if word is not None and word not in WORDS[name]:
             raise _nonsense(name, word, " or ".join(WORDS[name]))
@@ -128,10 +141,27 @@ def _check_train(train: Any) -> None:
         raise _nonsense("train.wandb", wandb, "an object")
 
 
+def _check_reward(own: Any, role: Role) -> None:
+    """The head, its weights and the loss belong together."""
+    if not isinstance(own, Mapping) or own.get("loss") is None:
+        raise _nonsense("settings.reward.loss", None, " or ".join(WORDS["loss"]))
+    if role.model.head == "language":
+        raise _nonsense("head", role.model.head, "scalar or attributes for a reward model")
+    outputs = max(len(role.model.attributes), 1)
+    weights = own.get("weights")
+    are_numbers = isinstance(weights, list) and all(
+        isinstance(w, int | float) and not isinstance(w, bool) for w in weights
+    )
+    if weights is not None and (not are_numbers or len(weights) != outputs):
+        raise _nonsense("settings.reward.weights", weights, f"{outputs} numbers")
+    if role.layout.cp > 1:
+        raise _nonsense("layout.cp", role.layout.cp, "1: a score needs the whole text")
+
+
 def _check_data(name: str, data: Any) -> None:
     if not isinstance(data, Mapping) or not isinstance(data.get("path"), str):
         raise _nonsense(name, data, "an object with a path")
-    for field in ("prompt", "response", "split", "subset"):
+    for field in ("prompt", "response", "chosen", "rejected", "split", "subset"):
         if not isinstance(data.get(field) or "", str):
             raise _nonsense(f"{name}.{field}", data[field], "text")
     limit = data.get("limit") or 0

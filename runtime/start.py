@@ -43,12 +43,12 @@ def streams(
             raise Problem(
                 "R006", f"{message}; put the run folder on a disk that all nodes share", outside=True
             )
-    train = job.settings["train"]
+    train = job.settings.get("train") or {}
     return {
         use: Stream(
             Tokenised(Path(folder)),
             global_batch=role.global_batch,
-            seq_length=int(train["seq_length"]),
+            seq_length=int(train.get("seq_length") or role.model.shape.max_positions),
             seed=plan.seed,
             shuffle=bool(train.get("shuffle", True)),
             packing=bool(train.get("packing")),
@@ -63,9 +63,10 @@ def _prepare(
     heartbeat = place.stage / "heartbeat"
     if str(settings.get("path", "")).startswith("builtin:") and use != "train":
         settings = {"split": use, **{k: v for k, v in settings.items() if v}}
+    own = job.settings.get(role.program) or {}
     folder = tokenised(
         settings,
-        form_of(settings, job.settings["train"], job.settings.get(role.program) or {}),
+        form_of(use, role.program, settings, job.settings.get("train") or {}, own),
         tokenizer,
         tokenizer_name=role.model.tokenizer,
         template=role.model.chat_template,
@@ -105,7 +106,7 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
         role=role,
         place=place,
         model=engine,
-        data=data["train"],
+        data=data.get("train") or data["prompts"],
         validation=data.get("validation"),
         stop=stop,
         pad_id=tokenizer.pad_id,
@@ -113,10 +114,12 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
 
 
 def optimizer_settings(job: Job) -> Any:
-    """The optimizer's part of the section `train`."""
+    """The optimizer's part of the section `train`; None for a job that trains nothing."""
     from runtime.engine import OptimizerSettings
 
-    train = job.settings["train"]
+    train = job.settings.get("train")
+    if train is None:
+        return None
     names = ("weight_decay", "betas", "epsilon", "clip")
     given = {name: train[name] for name in names if train.get(name) is not None}
     if "betas" in given:

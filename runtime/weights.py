@@ -17,11 +17,12 @@ def take_first_weights(run: Run) -> None:
     weights = run.role.model.weights
     if weights.kind == "random":
         return
+    with_head = bool(run.settings.get("load_head", True))
     run.say(f"initial weights: {weights.kind} {weights.path} {weights.stage}".rstrip())
     if weights.kind == "hf":
         from runtime.hf import import_weights
 
-        import_weights(run.model, run.role, weights.path, run.model.parallel, run.alive)
+        import_weights(run.model, run.role, weights.path, run.model.parallel, run.alive, with_head)
         return
     folder = Path(weights.path) if weights.kind == "run" else run.place.run_folder
     source = folder / weights.stage / "checkpoint"
@@ -30,4 +31,4 @@ def take_first_weights(run: Run) -> None:
         raise Problem(
             "R016", f"stage `{weights.stage}` has no checkpoint that holds in `{source}`", outside=True
         )
-    checkpoint.load_weights(source, step, run.model, verified=True)  # type: ignore[arg-type]
+    checkpoint.load_weights(source, step, run.model, verified=True, with_head=with_head)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ class Encoded:
     mask: Sequence[int] = ()
     dropped: str = ""
     cut: bool = False
+    labels: Sequence[float] = ()  # what somebody said of it, where the format has that
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Form:
 def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form) -> Encoded:
     """The row's tokens and mask; Problem R010 names file and line of a bad row."""
     prompt = [_ids(piece, row, where, tokenizer) for piece in pieces(form.prompt)]
-    response = [i for piece in pieces(form.response) for i in _ids(piece, row, where, tokenizer)]
+    response = ids(form.response, row, where, tokenizer)
     start = [tokenizer.bos_id] if form.add_bos and tokenizer.bos_id is not None else []
     end = [tokenizer.eos_id] if form.add_eos and tokenizer.eos_id is not None else []
     if not response and not end:
@@ -100,6 +101,11 @@ def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form)
         [0] * len(context) if form.answer_only else [0] * len(start) + [1] * (len(context) - len(start))
     )
     return Encoded(context + answer, untrained + [1] * len(answer), cut=excess > 0)
+
+
+def ids(template: str, row: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a template with the row's fields in it, piece by piece."""
+    return [i for piece in pieces(template) for i in _ids(piece, row, where, tokenizer)]
 
 
 def shortened(
@@ -138,10 +144,11 @@ def value(row: Mapping[str, Any], field: str, where: str) -> str:
             raise Problem("R010", f"{where}: no field `{field}`; the row has {keys}")
         found = found[part]
     if isinstance(found, bool) or not isinstance(found, str | int | float):
-        raise Problem("R010", f"{where}: field `{field}` is {_kind(found)}; expected text")
+        raise Problem("R010", f"{where}: field `{field}` is {kind(found)}; expected text")
     return str(found).strip(" ")
 
 
-def _kind(found: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
+def kind(found: Any) -> str:
+    """What a value of a row is, in plain words."""
+    names = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null", str: "text"}
     return names.get(type(found), f"a {type(found).__name__}")

@@ -3,11 +3,14 @@
 One rank tokenises the rows once and writes four arrays; the others map them. The folder's name is a
 hash of all that decides the tokens, and the folder appears by a rename, so a torn one is never read.
 
-    tokens.npy   int32, the tokens of all kept rows one after another
-    mask.npy     uint8, 1 for each token that is to be learnt
-    ends.npy     int64, where each kept row ends
-    rows.npy     int64, each kept row's index in the data set
+    tokens.npy   int32, the tokens of all kept samples one after another
+    mask.npy     uint8, 1 for each token that is to be learnt, or where a score is read
+    ends.npy     int64, where each kept sample ends
+    rows.npy     int64, each kept sample's number in the data set
+    labels.npy   fp32, what somebody said of each kept sample; as many numbers for all, often none
     facts.json   how many rows were kept, cut and dropped, and why; a hash of the arrays
+
+A row is one sample, or two that are compared and stay together (`group`).
 """
 
 from __future__ import annotations
@@ -20,17 +23,33 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from runtime.batch import Sample
-from runtime.data import conversations, prompt_response
+from runtime.data.attributes import Attributes
+from runtime.data.comparisons import Comparisons
+from runtime.data.judged import JudgedForm
+from runtime.data.learnt import Learnt
 from runtime.data.prompt_response import Encoded, Form
+from runtime.data.prompts import PromptForm, Prompts
 from runtime.data.rows import Rows, open_rows
 from runtime.problem import Problem
 
-ARRAYS = ("tokens", "mask", "ends", "rows")
+ARRAYS = ("tokens", "mask", "ends", "rows", "labels")
+
+AnyForm = Form | JudgedForm | PromptForm
+
+
+class Reader(Protocol):
+    """Rows as samples; `group` samples each."""
+
+    group: int
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> list[Encoded]: ...
 
 
 class Tokenised:
@@ -42,21 +61,29 @@ class Tokenised:
         loaded = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
         self._tokens, self._mask = loaded["tokens"], loaded["mask"]
         self._ends, self._rows = loaded["ends"], loaded["rows"]
+        self._labels = loaded["labels"]
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def group(self) -> int:
+        """Samples of a row: 2 where they are compared."""
+        return self.facts["group"]
 
     def __getitem__(self, index: int) -> Sample:
         start = int(self._ends[index - 1]) if index else 0
         end = int(self._ends[index])
         tokens, mask = self._tokens[start:end].tolist(), self._mask[start:end].tolist()
-        return Sample(int(self._rows[index]), tokens, mask)
+        return Sample(int(self._rows[index]), tokens, mask, tuple(self._labels[index].tolist()))
 
     def is_whole(self) -> bool:
         """Are the arrays as long as was written down?"""
         lengths = len(self._tokens), len(self._mask), len(self._ends), len(self._rows)
-        tokens, kept = self.facts["tokens"], self.facts["kept"]
-        return lengths == (tokens, tokens, kept, kept) and {"hash", "largest"} <= self.facts.keys()
+        tokens, samples = self.facts["tokens"], self.facts["kept"] * self.facts["group"]
+        is_labelled = self._labels.shape == (samples, self.facts["labels"])
+        found = lengths == (tokens, tokens, samples, samples) and is_labelled
+        return found and {"hash", "largest"} <= self.facts.keys()
 
     @property
     def hash(self) -> str:
@@ -76,7 +103,7 @@ class Tokenised:
 
 def tokenised(
     data: Mapping[str, Any],
-    form: Form,
+    form: AnyForm,
     tokenizer: Any,
     *,
     tokenizer_name: str,
@@ -91,18 +118,19 @@ def tokenised(
     of which no row is left.
     """
     rows = open_rows(data, seed=seed, cache=folder / "fetched")
-    is_chat = _is_chat(data, rows)
+    reader = reader_of(data, rows, form, tokenizer, template)
+    is_chat = isinstance(reader, Learnt) and reader.is_chat
     decides = [dict(data), vars(form), tokenizer_name, template, is_chat, rows.fingerprint()]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
     target = folder / key
     if _is_whole(target):
         return target
     shutil.rmtree(target, ignore_errors=True)
-    kept = _Kept(len(rows))
-    for index in range(len(rows)):
+    kept = _Kept(len(reader), reader.group, is_learnt=not isinstance(form, PromptForm))
+    for index in range(len(reader)):
         if index % 512 == 0:
             alive()
-        kept.add(index, _encoded(rows[index], rows.where(index), tokenizer, template, form, is_chat))
+        kept.add(index, reader.read(index))
     if not kept.rows:
         why = ", ".join(f"{count} {reason}" for reason, count in kept.dropped.items()) or "it is empty"
         raise Problem("R011", f"no row of `{data['path']}` can be used: {why}")
@@ -110,8 +138,57 @@ def tokenised(
     return target
 
 
-def form_of(data: Mapping[str, Any], train: Mapping[str, Any], sft: Mapping[str, Any]) -> Form:
-    """The form of rows from the plan's sections `data.train`, `train` and `sft`."""
+def reader_of(data: Mapping[str, Any], rows: Rows, form: AnyForm, tokenizer: Any, template: str) -> Reader:
+    """What turns these rows into samples."""
+    if isinstance(form, PromptForm):
+        return Prompts(rows, tokenizer, template, form)
+    if isinstance(form, JudgedForm):
+        kind = Attributes if form.format == "attributes" else Comparisons
+        return kind(rows, tokenizer, template, form)
+    return Learnt(rows, tokenizer, template, form, str(data.get("format") or "auto"))
+
+
+def form_of(
+    use: str, program: str, data: Mapping[str, Any], train: Mapping[str, Any], own: Mapping[str, Any]
+) -> AnyForm:
+    """The form of the rows of `data.USE`, from its section, `train` and the program's own section."""
+    if use == "prompts":
+        return _prompt_form(data, train, own)
+    if program == "reward":
+        return _judged_form(data, train, own)
+    return learnt_form(data, train, own)
+
+
+def _prompt_form(data: Mapping[str, Any], train: Mapping[str, Any], own: Mapping[str, Any]) -> PromptForm:
+    most = own.get("max_prompt_tokens") or train.get("seq_length") or 2048
+    return PromptForm(
+        format=data.get("format") or "auto",
+        prompt=data.get("prompt") or "{input}",
+        seq_length=int(most),
+        add_bos=bool(own.get("add_bos", False)),
+    )
+
+
+def _judged_form(data: Mapping[str, Any], train: Mapping[str, Any], own: Mapping[str, Any]) -> JudgedForm:
+    format = data.get("format") or "auto"
+    if format == "auto":
+        format = "attributes" if own["loss"] == "regression" else "comparisons"
+    return JudgedForm(
+        format=format,
+        prompt=data.get("prompt", "{prompt}"),
+        chosen=data.get("chosen") or "{chosen}",
+        rejected=data.get("rejected") or "{rejected}",
+        attributes=tuple(own.get("attributes") or ("reward",)),
+        strength=own["loss"] in ("margin_bt", "scaled_bt"),
+        seq_length=int(train["seq_length"]),
+        truncation=own.get("truncation", "drop"),
+        add_bos=own.get("add_bos", False),
+        add_eos=own.get("add_eos", True),
+    )
+
+
+def learnt_form(data: Mapping[str, Any], train: Mapping[str, Any], sft: Mapping[str, Any]) -> Form:
+    """The form of rows that are learnt, from the plan's sections `data.train`, `train` and `sft`."""
     return Form(
         prompt=data.get("prompt") or "{input}",
         response=data.get("response") or "{output}",
@@ -123,51 +200,54 @@ def form_of(data: Mapping[str, Any], train: Mapping[str, Any], sft: Mapping[str,
     )
 
 
-def _is_chat(data: Mapping[str, Any], rows: Rows) -> bool:
-    stated = data.get("format") or "auto"
-    if stated != "auto":
-        return stated == "chat"
-    return len(rows) > 0 and conversations.is_conversation(rows[0])
-
-
-def _encoded(
-    row: Mapping[str, Any], where: str, tokenizer: Any, template: str, form: Form, is_chat: bool
-) -> Encoded:
-    if is_chat:
-        return conversations.encode(row, where, tokenizer, template, form)
-    return prompt_response.encode(row, where, tokenizer, form)
-
-
 class _Kept:
     """The arrays while they grow."""
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, group: int, is_learnt: bool):
         self.seen, self.cut, self.dropped = rows, 0, Counter[str]()
+        self.group, self.is_learnt = group, is_learnt
         self.tokens, self.mask = array("i"), array("B")
         self.ends, self.rows = array("q"), array("q")
+        self.labels: list[tuple[float, ...]] = []
 
-    def add(self, index: int, encoded: Encoded) -> None:
-        why = encoded.dropped or ("" if any(encoded.mask[1:]) else "without a trained token")
+    def add(self, index: int, samples: list[Encoded]) -> None:
+        """The samples of a row; when one cannot be used, none is."""
+        why = next((reason for sample in samples if (reason := self._unusable(sample))), "")
         if why:
             self.dropped[why] += 1
             return
-        self.cut += encoded.cut
-        self.tokens.extend(encoded.tokens)
-        self.mask.extend(encoded.mask)
-        self.ends.append(len(self.tokens))
-        self.rows.append(index)
+        self.cut += any(sample.cut for sample in samples)
+        for number, sample in enumerate(samples):
+            self.tokens.extend(sample.tokens)
+            self.mask.extend(sample.mask)
+            self.ends.append(len(self.tokens))
+            self.rows.append(index * self.group + number)
+            self.labels.append(tuple(sample.labels))
+
+    def _unusable(self, sample: Encoded) -> str:
+        has_none = self.is_learnt and not sample.dropped and not any(sample.mask[1:])
+        return "without a trained token" if has_none else sample.dropped
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: np.asarray(getattr(self, name)) for name in ARRAYS[:-1]}
+        # where only some comparisons say how clear they are, none does
+        width = min(map(len, self.labels), default=0)
+        flat = [number for labels in self.labels for number in labels[:width]]
+        return arrays | {"labels": np.asarray(flat, np.float32).reshape(len(self.labels), width)}
 
     def write(self, target: Path) -> None:
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        for name in ARRAYS:
-            values = np.asarray(getattr(self, name))
+        arrays = self._arrays()
+        for name, values in arrays.items():
             digest.update(values.tobytes())
             np.save(partial / f"{name}.npy", values, allow_pickle=False)
         facts = {
             "rows": self.seen,
-            "kept": len(self.rows),
+            "group": self.group,
+            "labels": arrays["labels"].shape[1],
+            "kept": len(self.rows) // self.group,
             "cut": self.cut,
             "dropped": dict(sorted(self.dropped.items())),
             "tokens": len(self.tokens),

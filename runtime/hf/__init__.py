@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 
 def import_weights(
-    model: Any, role: Role, folder: str | Path, parallel: Parallel, alive: Callable[[], object] = lambda: None
+    model: Any,
+    role: Role,
+    folder: str | Path,
+    parallel: Parallel,
+    alive: Callable[[], object] = lambda: None,
+    with_head: bool = True,
 ) -> None:
     """Read the weights of a safetensors folder, URL or Hugging Face id into `model` (see `imports.fill`)."""
     from runtime.hf import imports  # torch and Megatron only when weights move
 
-    imports.fill(model, role, str(folder), parallel, alive)
+    imports.fill(model, role, str(folder), parallel, alive, with_head)
 
 
 def export_weights(

@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.hf.table import family
 from runtime.tokenizer import Tokenizer
-from specc.plan import Shape
+from specc.plan import Model, Shape
 
 
 def config_of(shape: Shape, dtype: str = "bfloat16", tokenizer: Tokenizer | None = None) -> dict[str, Any]:
@@ -40,6 +40,36 @@ def config_of(shape: Shape, dtype: str = "bfloat16", tokenizer: Tokenizer | None
     }
     ids = {} if tokenizer is None else special_ids(tokenizer, shape.vocab)
     return config | own.config(shape) | ids
+
+
+def head_config_of(model: Model) -> dict[str, Any]:
+    """What config.json says of a head of numbers: the class that has one, and what each number means."""
+    if model.head == "language":
+        return {}
+    names = model.attributes or ("reward",)
+    architecture, _ = family(model.shape.family).architecture(model.shape)
+    return {
+        "architectures": [architecture.replace("ForCausalLM", "ForSequenceClassification")],
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": "regression",
+        "use_cache": False,
+    }
+
+
+def other_attributes(model: Model, found: dict[str, Any]) -> str:
+    """Where a folder's head has other attributes than the planned one: which; empty when they agree."""
+    labels = found.get("id2label")
+    names = [str(name) for _, name in sorted(labels.items(), key=_number)] if isinstance(labels, dict) else []
+    is_named = any(not name.startswith("LABEL_") for name in names)
+    if not is_named or not model.attributes or names == list(model.attributes):
+        return ""
+    return f"its head has the attributes {', '.join(names)}, the planned one {', '.join(model.attributes)}"
+
+
+def _number(item: tuple[Any, Any]) -> tuple[int, str]:
+    key = str(item[0])
+    return (int(key), "") if key.isdecimal() else (-1, key)
 
 
 def generation_config_of(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from runtime import chat, tokenizer
 from runtime.agreement import rank, together, told
-from runtime.hf.config import config_of, generation_config_of
-from runtime.hf.table import Layout, within
+from runtime.hf.config import config_of, generation_config_of, head_config_of
+from runtime.hf.table import HEAD, Layout, head_outputs, within
 from runtime.parallel import Parallel
 from runtime.problem import Problem
 from runtime.shards import Shard, shards
@@ -71,11 +71,7 @@ def write(
     dtype = _LONG.get(dtype, dtype)
     if dtype not in DTYPES:
         raise Problem("R037", f"a model cannot be exported as `{dtype}`; use {', '.join(DTYPES)}")
-    if role.model.head != "language":
-        raise Problem(
-            "R037", f"a model with head `{role.model.head}` has no Hugging Face form; set `export: false`"
-        )
-    layout = Layout(role.model.shape)
+    layout = Layout(role.model.shape, head_outputs(role.model))
     scratch = folder.with_name(f".{folder.name}.partial")
     told("R037", _FAILED, lambda: _fresh(scratch))
     held = list(_held(getattr(model, "chunks", model), layout, parallel))
@@ -105,7 +101,7 @@ def _held(chunks: Sequence[Any], layout: Layout, parallel: Parallel) -> Iterator
         for shard, parameter in shards(chunk):
             expert = ".local_experts." in shard.name
             replica = groups.expt_dp.rank() if expert else parallel.dp_rank + parallel.cp_rank
-            if replica or (layout.shape.tied and shard.name == "output_layer.weight"):
+            if replica or (layout.shape.tied and shard.name == HEAD and not layout.outputs):
                 continue
             names, entry = layout.tensors_of(shard.name)
             sizes = {name: layout.size(entry, which) for which, name in enumerate(names)}
@@ -242,7 +238,7 @@ def _complete(scratch: Path, folder: Path, role: Role, dtype: str, written: Sequ
         )
         (scratch / file.name).rename(scratch / name)
         where |= dict.fromkeys(file.tensors, name)
-    if missing := dict(Layout(role.model.shape).tensors()).keys() - where.keys():
+    if missing := dict(Layout(role.model.shape, head_outputs(role.model)).tensors()).keys() - where.keys():
         raise Problem("R037", f"{len(missing)} tensors were written by no rank, `{min(missing)}` for one")
     if len(written) > 1:
         index = {
@@ -262,14 +258,18 @@ def _complete(scratch: Path, folder: Path, role: Role, dtype: str, written: Sequ
 def _write_companions(scratch: Path, role: Role, dtype: str) -> None:
     words = tokenizer.load(role.model.tokenizer)
     words.save(scratch)
-    _write_json(scratch / "config.json", config_of(role.model.shape, dtype, words))
+    _write_json(
+        scratch / "config.json", config_of(role.model.shape, dtype, words) | head_config_of(role.model)
+    )
+    if template := chat.jinja_of(role.model.chat_template):
+        (scratch / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if role.model.head != "language":  # it does not generate
+        return
     given = words.files[0].parent / "generation_config.json" if words.files else None
     if given is not None and given.is_file():
         shutil.copyfile(given, scratch / given.name)
     else:
         _write_json(scratch / "generation_config.json", generation_config_of(words, role.model.shape.vocab))
-    if template := chat.jinja_of(role.model.chat_template):
-        (scratch / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _write_json(file: Path, data: Mapping[str, Any]) -> None:

@@ -10,39 +10,50 @@ from torch import Tensor
 
 from runtime.agreement import together
 from runtime.hf import fetch, source
-from runtime.hf.config import differences
+from runtime.hf.config import differences, other_attributes
 from runtime.hf.source import Source
-from runtime.hf.table import Layout, within
+from runtime.hf.table import HEAD, SCORE, Layout, head_outputs, within
 from runtime.parallel import Parallel
 from runtime.problem import Problem
 from runtime.shards import Shard, shards
 from specc.plan import Role
 
-HEADS = ("head.", "value_head.", "output_head.")
-"""Parameters that a language model's checkpoint cannot have; they keep their initial values."""
 
-
-def fill(model: Any, role: Role, folder: str, parallel: Parallel, alive: Callable[[], object]) -> None:
+def fill(
+    model: Any,
+    role: Role,
+    folder: str,
+    parallel: Parallel,
+    alive: Callable[[], object],
+    with_head: bool = True,
+) -> None:
     """Read the weights at `folder` (folder, URL or id) into `model` (an engine, or its chunks).
 
     Under any layout: a rank reads only the rows and columns that it holds, one parameter at a time.
     All ranks raise the same Problem when anything is wrong. `alive` is called after each tensor.
+
+    A head of numbers is read where the folder has one (`score.weight`) and it is asked for
+    (`with_head`); else it keeps its first values.
     """
-    agreed(lambda: _fill(model, role, folder, alive))
+    agreed(lambda: _fill(model, role, folder, alive, with_head))
 
 
-def _fill(model: Any, role: Role, folder: str, alive: Callable[[], object]) -> None:
-    layout = Layout(role.model.shape)
+def _fill(model: Any, role: Role, folder: str, alive: Callable[[], object], with_head: bool) -> None:
+    layout = Layout(role.model.shape, head_outputs(role.model))
     weights = role.model.weights
     revision = weights.revision if weights.path == folder else ""
     if folder.endswith(".nemo"):
         raise Problem("R031", f"`{folder}` is a .nemo archive, which is not read; {source.FOREIGN[0][2]}")
     here = source.opened(fetch.fetch(folder, revision, fetch.WEIGHTS), folder)
-    _check(here, layout, role.model.head)
+    has_head = layout.outputs == 0 or (with_head and SCORE in set(here.names))
+    _check(here, layout, has_head)
+    if layout.outputs and has_head and (other := other_attributes(role.model, here.config)):
+        advice = "name those, or set `reward.load_head: false`"
+        raise Problem("R032", f"`{here.folder}` is not the planned model: {other}; {advice}")
     with torch.no_grad():
         for chunk in getattr(model, "chunks", model):
             for shard, parameter in shards(chunk):
-                if shard.name.startswith(HEADS):
+                if shard.name == HEAD and not has_head:
                     continue
                 parameter.copy_(piece(here, layout, shard, parameter.shape))
                 alive()
@@ -50,7 +61,7 @@ def _fill(model: Any, role: Role, folder: str, alive: Callable[[], object]) -> N
         model.weights_changed()
 
 
-def _check(here: Source, layout: Layout, head: str) -> None:
+def _check(here: Source, layout: Layout, has_head: bool) -> None:
     if "quantization_config" in here.config:
         raise Problem("R031", f"`{here.folder}` is a quantised model; take its bf16 form")
     said = here.config.get("model_type")
@@ -60,10 +71,11 @@ def _check(here: Source, layout: Layout, head: str) -> None:
             "R031", f"`{here.folder}` is a `{said}` model, but the plan is for `{wanted}`; compile again"
         )
     expected = dict(layout.tensors())
-    has_no_output = head != "language" or layout.shape.tied
-    if head != "language" and "lm_head.weight" not in set(here.names):
-        expected.pop("lm_head.weight", None)
-    source.check(here, expected, has_no_output)
+    unread = {"lm_head.weight"} if layout.outputs or layout.shape.tied else set()
+    if not has_head:
+        expected.pop(SCORE)
+        unread.add(SCORE)
+    source.check(here, expected, unread)
     if wrong := differences(layout.shape, here.config) if here.config else []:
         raise Problem("R032", f"`{here.folder}/config.json` is not the planned model: {'; '.join(wrong)}")
 

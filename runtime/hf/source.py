@@ -111,7 +111,7 @@ def opened(path: Path, shown: str) -> Source:
     return Source(path)
 
 
-def check(source: Source, expected: dict[str, tuple[int, ...]], tied: bool) -> None:
+def check(source: Source, expected: dict[str, tuple[int, ...]], unread: set[str]) -> None:
     """Problem R032 when a tensor is missing, of another size or unknown; R031 when one is quantised."""
     where = source.folder
     found = set(source.names)
@@ -119,9 +119,7 @@ def check(source: Source, expected: dict[str, tuple[int, ...]], tied: bool) -> N
         raise Problem(
             "R032", f"`{where}` has no {_listed(missing)}; it is not a whole model of the planned shape"
         )
-    extra = {name for name in found - expected.keys() if not name.endswith(IGNORED)}
-    if tied:
-        extra.discard("lm_head.weight")  # a copy of the embedding
+    extra = {name for name in found - expected.keys() - unread if not name.endswith(IGNORED)}
     if extra:
         raise Problem(
             "R032",

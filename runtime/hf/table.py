@@ -10,7 +10,7 @@ ranks follow from that list alone:
     rows past the end (vocabulary padding) are zero
 
 A dimension is written as a word: `hidden`, `ffn`, `q` (heads * head_dim), `kv` (groups * head_dim),
-`head_dim`, `vocab`, `experts`, `expert_ffn`.
+`head_dim`, `vocab`, `outputs` (of a head of numbers), `experts`, `expert_ffn`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.problem import Problem
-from specc.plan import Shape
+from specc.plan import Model, Shape
+
+HEAD, SCORE = "output_layer.weight", "score.weight"
+"""The last layer, here and in Hugging Face's `...ForSequenceClassification`, which has no bias there."""
 
 Segment = tuple[int, int, int]
 """Which Hugging Face tensor of the entry, its first row, the row past its last."""
@@ -154,13 +157,24 @@ def experts(hf: str, gate: str, up: str, down: str) -> list[Entry]:
 _NUMBERS = re.compile(r"(?<=\.layers\.)\d+|(?<=\.local_experts\.)\d+")
 
 
-class Layout:
-    """A family's table for one shape: from a parameter's whole name to tensors and rows."""
+def head_outputs(model: Model) -> int:
+    """Numbers that a head gives in place of the vocabulary; 0 for a language model."""
+    return 0 if model.head == "language" else max(len(model.attributes), 1)
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+
+class Layout:
+    """A family's table for one shape: from a parameter's whole name to tensors and rows.
+
+    With `outputs` the last layer is a head of so many numbers.
+    """
+
+    def __init__(self, shape: Shape, outputs: int = 0) -> None:
+        self.shape, self.outputs = shape, outputs
         self.family = family(shape.family)
         self.entries = self.family.table(shape)
+        if outputs:
+            body = [entry for entry in self.entries if entry.megatron != HEAD]
+            self.entries = [*body, copy(HEAD, SCORE, "outputs", "hidden")]
         self._by_name = {e.megatron: e for e in self.entries} | {e.te: e for e in self.entries if e.te}
         self._words = {
             "hidden": shape.hidden,
@@ -169,13 +183,14 @@ class Layout:
             "kv": shape.kv_groups * shape.head_dim,
             "head_dim": shape.head_dim,
             "vocab": shape.vocab,
+            "outputs": outputs,
             "experts": shape.experts,
             "expert_ffn": shape.expert_ffn or shape.ffn,
         }
 
     def tensors_of(self, name: str) -> tuple[tuple[str, ...], Entry]:
         """The Hugging Face tensors that make up the parameter of that (whole) name."""
-        if self.shape.tied and name == "output_layer.weight":
+        if self.shape.tied and name == HEAD and not self.outputs:
             name = "embedding.word_embeddings.weight"
         numbers = _NUMBERS.findall(name)
         entry = self._by_name.get(_pattern(name))

@@ -249,7 +249,7 @@ def test_a_field_may_lie_in_an_object():
 
 def prepare(folder, path, form=None, tokenizer=None, **settings):
     data = {"path": str(path), **settings}
-    form = form or form_of(data, {"seq_length": 32}, {})
+    form = form or form_of("train", "sft", data, {"seq_length": 32}, {})
     tokenizer = tokenizer or Letters()
     made = tokenised(data, form, tokenizer, tokenizer_name="letters", template="", seed=0, folder=folder)
     return Tokenised(made)
