@@ -138,7 +138,7 @@ def transformer_config(role: Role) -> TransformerConfig:
     return TransformerConfig(
         **_shape_fields(shape),
         **_layout_fields(shape, layout, role.precision),
-        **_recompute_fields(role.recompute),
+        **_recompute_fields(role),
         **(_expert_fields(shape) if shape.experts else {}),
         # the sum of a step's losses is divided once, by the caller; Megatron divides by nothing
         calculate_per_token_loss=True,
@@ -208,15 +208,17 @@ def _pipeline(shape: Shape, layout: Layout) -> list[list[str]]:
     return rows
 
 
-def _recompute_fields(recompute: str) -> dict[str, Any]:
-    if recompute == "full":
+def _recompute_fields(role: Role) -> dict[str, Any]:
+    if role.recompute == "full":
+        method = "block" if role.recompute_layers else "uniform"
         return {
             "recompute_granularity": "full",
-            "recompute_method": "uniform",
-            "recompute_num_layers": 1,
+            "recompute_method": method,
+            "recompute_num_layers": role.recompute_layers or 1,
         }
-    if recompute == "selective":
-        return {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]}
+    if role.recompute == "selective":
+        modules = list(role.recompute_modules) or ["core_attn"]
+        return {"recompute_granularity": "selective", "recompute_modules": modules}
     return {}
 
 

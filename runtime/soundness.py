@@ -19,6 +19,7 @@ WORDS = {
     "backend": ("nccl", "gloo"),
     "precision": ("bf16", "fp32"),
     "recompute": ("none", "selective", "full"),
+    "recompute_modules": ("core_attn", "layernorm", "mlp", "moe", "shared_experts"),  # that ours can
     "implementation": ("local", "te"),
     "head": ("language", "scalar", "attributes"),
     "weights.kind": ("random", "hf", "stage", "run"),
@@ -53,6 +54,7 @@ def check(plan: Plan, job: Job, role: Role) -> None:
         if value < 1:
             raise _nonsense(name, value, "a number above 0")
     _check_cut(role)
+    _check_recompute(role)
     trains = role.program not in UNTRAINED
     if trains or job.settings.get("train") is not None:
         _check_train(job.settings.get("train"))
@@ -100,6 +102,20 @@ def _sizes(role: Role) -> dict[str, int]:
     sizes = {name: getattr(role, name) for name in ("nodes", "gpus", "micro_batch", "global_batch")}
     sizes |= {f"shape.{name}": getattr(shape, name) for name in of_shape}
     return sizes | {f"layout.{name}": getattr(layout, name) for name in of_layout}
+
+
+def _check_recompute(role: Role) -> None:
+    """Details of recomputation go with their kind, and name what the model has."""
+    shape, kind = role.model.shape, role.recompute
+    if role.recompute_layers and (kind != "full" or role.recompute_layers < 0):
+        raise _nonsense("recompute_layers", role.recompute_layers, "0, or more under full recomputation")
+    if role.recompute_modules and kind != "selective":
+        raise _nonsense("recompute_modules", ", ".join(role.recompute_modules), "none but under selective")
+    absent = {"mlp": bool(shape.experts), "moe": not shape.experts}
+    absent["shared_experts"] = not shape.shared_expert_ffn
+    for module in role.recompute_modules:
+        if module not in WORDS["recompute_modules"] or absent.get(module, False):
+            raise _nonsense("recompute_modules", module, "parts of a layer of this model")
 
 
 def _check_cut(role: Role) -> None:

@@ -36,6 +36,8 @@ class StageRole:
     program: str  # a module of runtime/algorithms
     model: dict[str, Any]  # as `specc.models.resolve` takes it; `from` is a stage's name or {run, stage}
     head: str = "language"
+    attributes: tuple[str, ...] = ()  # of a head of several numbers
+    texts: int = 1  # of a row: a comparison has two
     trains: bool = True
     nodes: int | None = None
     gpus: int | None = None  # per node
@@ -47,6 +49,8 @@ class StageRole:
     seq_length: int = 2048
     precision: str = "bf16"
     recompute: str | None = None
+    recompute_layers: int | None = None
+    recompute_modules: tuple[str, ...] | None = None
     paths: dict[str, str] = field(default_factory=dict)  # field of this role -> where the spec says it
 
 
@@ -93,7 +97,9 @@ class Graph:
 def training_role(spec: TrainingSpec, program: str, name: str = "model", head: str = "language") -> StageRole:
     """The role of an algorithm that trains one model."""
     parallel = spec.parallel.model_dump(mode="json", exclude_none=True)
-    recompute = parallel.pop("recompute", None)
+    layers, modules = parallel.pop("recompute_layers", None), parallel.pop("recompute_modules", None)
+    implied = "full" if layers else "selective" if modules else None
+    recompute = parallel.pop("recompute", implied)
     sizes = {key: f"parallel.{key}" for key in type(spec.parallel).model_fields}
     batches = {key: f"train.{key}" for key in ("micro_batch", "global_batch", "seq_length")}
     same = {key: key for key in ("model", "nodes", "gpus", "parallel", "precision")}
@@ -110,6 +116,8 @@ def training_role(spec: TrainingSpec, program: str, name: str = "model", head: s
         seq_length=spec.train.seq_length,
         precision=spec.precision,
         recompute=recompute,
+        recompute_layers=layers,
+        recompute_modules=None if modules is None else tuple(modules),
         paths=same | sizes | batches,
     )
 

@@ -131,6 +131,8 @@ class Role:
     model: Model
     precision: str = "bf16"  # bf16 | fp32
     recompute: str = "none"  # none | selective | full
+    recompute_layers: int = 0  # full: layers of each chunk that are computed again; 0 for all
+    recompute_modules: tuple[str, ...] = ()  # selective: Megatron's names; none for core_attn alone
     implementation: str = "local"  # local | te
     distributed_optimizer: bool = True
     memory: Memory = Memory()

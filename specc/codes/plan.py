@@ -144,6 +144,21 @@ CODES = (
         "Use packing: false, or cp: 1.",
     ),
     Code(
+        "P024",
+        "details of another way to recompute",
+        "Full recomputation keeps the inputs of layers and can be told how many; selective recomputation "
+        "drops named parts of every layer. Megatron-core takes the details of one only with that one.",
+        "parallel: {recompute: selective, recompute_layers: 4}",
+        "Use recompute_layers with recompute: full, recompute_modules with recompute: selective.",
+    ),
+    Code(
+        "P025",
+        "a module that is not there to recompute",
+        "Only what the model has can be computed again: experts in a model with experts, and so on.",
+        "parallel: {recompute: selective, recompute_modules: [moe]}   # of a dense model",
+        "Leave the module out of recompute_modules.",
+    ),
+    Code(
         "P030",
         "pinned layout that is predicted not to fit",
         "The predicted peak leaves too little for fragmentation; what the spec pins is kept all the same.",

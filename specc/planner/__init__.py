@@ -204,7 +204,10 @@ def _model(
         model = dataclasses.replace(model, **changes)
     else:
         model, said = models.resolve(asked.model, where, folder)
-    return (None if model is None else dataclasses.replace(model, head=asked.head)), said
+    if model is None:
+        return None, said
+    kept = model.attributes if asked.head == model.head else ()
+    return dataclasses.replace(model, head=asked.head, attributes=asked.attributes or kept), said
 
 
 def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profile, card: Gpu) -> Request:
@@ -220,12 +223,16 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         global_batch=asked.global_batch,
         trains=asked.trains,
         head=asked.head,
+        texts=asked.texts,
         precision=asked.precision,
         implementation=profile.runtime.layers or ("local" if card.name == "cpu" else "te"),
         packing=bool(stage.settings.get("train", {}).get("packing")),
+        recompute_layers=asked.recompute_layers or 0,
+        recompute_modules=asked.recompute_modules or (),
     )
     said = {*pins.names, "global_batch", "seq_length", "precision"}
-    said |= {name for name in ("nodes", "gpus") if getattr(asked, name) is not None}
+    others = ("nodes", "gpus", "recompute_layers", "recompute_modules")
+    said |= {name for name in others if getattr(asked, name) is not None}
     paths = {name: path for name, path in asked.paths.items() if name in said}
     paths[""] = asked.paths.get("parallel", stage.path("parallel"))
     return Request(asked.name, asked.program, model, work, pins, asked.nodes, asked.gpus, paths)

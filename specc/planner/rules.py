@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from specc.plan import Layout
 from specc.planner.hardware import Gpu
 from specc.planner.memory import Workload
+from specc.planner.shapes import LatentShape, dense_layers, stage_layers
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,47 @@ def experts_divide(case: Case) -> Broken | None:
     return None
 
 
+def recomputation_has_its_own_details(case: Case) -> Broken | None:
+    """Megatron-core: full recomputation counts layers, selective names modules, and neither the other's."""
+    work, kind = case.work, case.recompute
+    if work.recompute_layers and kind != "full":
+        message = f"recompute_layers {work.recompute_layers} belongs to full recomputation, not to {kind}"
+        return Broken("P024", message, ("recompute_layers", "recompute"), "use recompute: full")
+    if work.recompute_modules and kind != "selective":
+        message = f"recompute_modules belongs to selective recomputation, not to {kind}"
+        return Broken("P024", message, ("recompute_modules", "recompute"), "use recompute: selective")
+    if not work.recompute_layers:
+        return None
+    most = max(stage_layers(work.shape, case.layout))
+    if work.recompute_layers <= most:
+        return None
+    message = f"recompute_layers {work.recompute_layers} is more than the {_count(most, 'layer')} of a stage"
+    return Broken("P024", message, ("recompute_layers",), f"use recompute_layers: {most} or less")
+
+
+def recomputed_modules_are_there(case: Case) -> Broken | None:
+    """A module that the model or its implementation does not have cannot be computed again."""
+    work, shape = case.work, case.work.shape
+    lacking = {
+        "mlp": "every layer has experts instead" if shape.experts and not dense_layers(shape) else "",
+        "moe": "" if shape.experts else "the model has no experts",
+        "moe_act": _no_grouped_products(work),
+        "shared_experts": "" if shape.shared_expert_ffn else "the model has no shared expert",
+        "mla_up_proj": "" if isinstance(shape, LatentShape) else "the model has no latent attention",
+    }
+    for module in work.recompute_modules:
+        if why := lacking.get(module, ""):
+            message = f"`{module}` cannot be computed again: {why}"
+            return Broken("P025", message, ("recompute_modules",), "leave it out")
+    return None
+
+
+def _no_grouped_products(work: Workload) -> str:
+    if not work.shape.experts:
+        return "the model has no experts"
+    return "our experts are computed one by one" if work.framework == "runtime" else ""
+
+
 def positions_suffice(case: Case) -> Broken | None:
     shape, length = case.work.shape, case.work.seq_length
     if shape.position != "learned" or length <= shape.max_positions:
@@ -256,6 +298,8 @@ RULES: tuple[Rule, ...] = (
     experts_divide,
     batch_is_dealt_evenly,
     interleaving_is_possible,
+    recomputation_has_its_own_details,
+    recomputed_modules_are_there,
     positions_suffice,
 )
 

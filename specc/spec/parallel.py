@@ -6,6 +6,8 @@ from typing import Literal
 
 from specc.spec.section import Many, Section, placement
 
+Module = Literal["core_attn", "layernorm", "mlp", "moe", "moe_act", "shared_experts", "mla_up_proj"]
+
 
 class Parallel(Section):
     """Sizes of the parallel groups; data parallelism is what remains of the GPUs."""
@@ -33,3 +35,9 @@ class Parallel(Section):
 
     recompute: Literal["none", "selective", "full"] | None = placement(None)
     """Activations that are computed again in the backward pass instead of kept."""
+
+    recompute_layers: int | None = placement(None, ge=1, le=10**4)
+    """Under full recomputation: layers of each pipeline stage that are computed again; all when not said."""
+
+    recompute_modules: Many[Module] | None = placement(None)
+    """Under selective recomputation: parts of each layer that are computed again; `core_attn` when not said."""
