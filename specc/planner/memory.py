@@ -11,6 +11,7 @@ constants named below say where they come from.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from specc.plan import Layout, Memory
@@ -28,11 +29,15 @@ from specc.planner.activations import (
     ring_bytes,
     tokens_per_rank,
 )
+from specc.planner.feasibility import GIB, oom_probability, outside_bytes
 from specc.planner.hardware import Gpu
 from specc.planner.shapes import (
     GATED,
     StageParameters,
     cache_cuts,
+    dense_by_chunk,
+    dense_form,
+    dense_layers,
     kv_bytes_per_token,
     padded_vocab,
     stage_layers,
@@ -40,22 +45,22 @@ from specc.planner.shapes import (
 )
 from specc.planner.workload import Workload
 
-__all__ = ["Workload", "in_flight", "layer_activations", "logit_bytes"]
-
-GIB = 1 << 30
+__all__ = [
+    "GIB",
+    "Workload",
+    "in_flight",
+    "layer_activations",
+    "logit_bytes",
+    "oom_probability",
+    "outside_bytes",
+]
 
 WORKSPACE = 0.11e9
 """cuBLAS and attention workspaces, bytes; fitted on H100 runs of Megatron-LM (0.07e9 on A100)."""
 
-CONTEXT = 0.8e9
-"""CUDA context and the libraries' modules, bytes; 0.5 to 0.9 GiB are seen."""
-
-COMMUNICATORS, COMMUNICATOR, COMMUNICATORS_MOST = 1.2e9, 0.35e9, 5.2e9
-"""NCCL buffers, bytes: at the first communicator, for each further group, and at most."""
-
-SURE, LOST = 0.86, 0.97
-"""Shares of the device between which a run goes from safe to lost, with expandable segments: above
-the allocated bytes lies fragmentation of 3 to 14 %."""
+EXPERTS_WORKSPACE = 0.3e9
+"""What a rank with experts holds beyond that between two steps: workspaces of grouped products on several
+streams, and dispatchers' buffers; 0.2 to 0.4e9 in Megatron-LM's single-node tests."""
 
 
 def shard_group(layout: Layout) -> int:
@@ -72,14 +77,16 @@ def model_state(work: Workload, layout: Layout, held: StageParameters) -> tuple[
     """Bytes of weights, gradients and optimizer state for the parameters that a rank holds.
 
     Adam in bf16: 2 weights, 4 (or 2) gradients, 12 for the fp32 master and two moments, the last
-    divided over the shard group under the distributed optimizer. In fp32 the weights are their own
+    divided over the shard group under the distributed optimizer; precision-aware Adam keeps moments of 2
+    or 1 bytes, and of the master perhaps only what bf16 cuts off. In fp32 the weights are their own
     master: 4, 4 and 8. fp16 gradients have an fp32 copy beside the master: 2, 2 and 16. fp8 keeps each
-    weight and its transpose, which together are as large as the bf16 weight. Offloading takes the two
-    moments off the GPU (8), not the master.
+    weight and its transpose, which together are as large as the bf16 weight, or one of them. Offloading
+    takes the two moments off the GPU (8), not the master. Moments are made in the first step: until
+    then a rank holds so much less, and a run that does not fit dies in its second one.
     """
     count = held.dense + held.experts
     weights = float(work.element_bytes * count)
-    if work.generates and work.narrow:
+    if work.narrow and (work.generates or work.narrow_weights):
         weights /= 2
     if not work.trains:
         return weights, 0.0, 0.0
@@ -87,14 +94,16 @@ def model_state(work: Workload, layout: Layout, held: StageParameters) -> tuple[
     per_parameter = optimizer_bytes(work)
     if not work.distributed_optimizer:
         return weights, float(gradients), float(per_parameter * count)
-    shared = held.dense / shard_group(layout) + held.experts / expert_shard_group(layout)
+    copies = work.optimizer_instances
+    shared = held.dense / max(1, shard_group(layout) // copies)
+    shared += held.experts / max(1, expert_shard_group(layout) // copies)
     return weights, float(gradients), per_parameter * shared
 
 
-def optimizer_bytes(work: Workload) -> int:
+def optimizer_bytes(work: Workload) -> float:
     """Bytes of Adam's state per parameter on the GPU, before it is shared."""
-    copies = {"fp32": 0, "fp16": 8 if work.gradient_bytes == 2 else 4}.get(work.precision, 4)
-    return copies + (0 if work.offload == "optimizer" else 8)
+    kept = {"fp32": 0, "fp16": 8 if work.gradient_bytes == 2 else 4}.get(work.precision, work.master_bytes)
+    return kept + work.moment_bytes * (1 - work.offload_fraction if work.offload == "optimizer" else 1)
 
 
 def cache_bytes(work: Workload, layout: Layout, micro_batch: int, layers: int) -> float:
@@ -107,22 +116,6 @@ def cache_bytes(work: Workload, layout: Layout, micro_batch: int, layers: int) -
 
 
 # --- the peak --------------------------------------------------------------------------------------
-
-
-def outside_bytes(layout: Layout) -> float:
-    """Bytes that the framework's allocator does not see: the CUDA context and NCCL's buffers."""
-    groups = (layout.tp > 1) + 2 * (layout.pp > 1) + (layout.dp > 1) + 2 * (layout.cp > 1) + (layout.ep > 1)
-    if not groups:
-        return CONTEXT
-    return CONTEXT + min(COMMUNICATORS + COMMUNICATOR * groups, COMMUNICATORS_MOST)
-
-
-def oom_probability(total_gib: float, capacity_gib: float) -> float:
-    """How likely a peak of `total_gib` runs out: 0 up to SURE of the device, 1 from LOST on."""
-    if capacity_gib <= 0:  # a CPU: not judged
-        return 0.0
-    share = total_gib / capacity_gib
-    return round(min(1.0, max(0.0, (share - SURE) / (LOST - SURE))), 3)
 
 
 @dataclass(frozen=True)
@@ -147,6 +140,7 @@ class _Flow:
     """Bytes of one micro-batch on its way through any stage; the same for all of them."""
 
     kept: ChunkBytes  # until its backward pass, by the layers of a chunk
+    dense: ChunkBytes  # the same of layers without experts, where others have them
     unlucky: float  # per layer, of experts that get more than their share
     live: float  # of the one layer that is computed again, or forward only
     hidden: float  # between two layers
@@ -156,12 +150,37 @@ class _Flow:
     gradient: float  # of one weight, before it is added to the sum
 
 
+class _Flows:
+    """The flows of one workload, by what of a layout and its micro-batch they depend on: a search asks for
+    the same one again and again. A workload is no key itself, since shapes are not; so one is held at a time.
+    """
+
+    def __init__(self) -> None:
+        self._work: Workload | None = None
+        self._found: dict[tuple[float | str, ...], _Flow] = {}
+
+    def of(self, work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
+        if work is not self._work:
+            self._work, self._found = work, {}
+        cut = layout.tp, layout.cp, layout.etp, layout.sequence_parallel
+        key = (*cut, micro_batch, recompute)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = _flow(work, layout, micro_batch, recompute)
+        return found
+
+
+_flows = _Flows()
+
+
 def _flow(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
+    """What a micro-batch leaves behind; it depends on TP, CP, expert TP and sequence parallelism alone."""
     kept = chunk_bytes(work, layout, micro_batch, recompute) if work.trains else NOTHING
     whole = layer_activations(work, layout, micro_batch)
     again = whole - kept.plain if recompute == "selective" and work.trains else 0.0
     return _Flow(
         kept=kept,
+        dense=_of_dense_layers(work, layout, micro_batch, recompute) or kept,
         unlucky=expert_imbalance(work, layout, micro_batch, recompute) if work.trains else 0.0,
         live=(whole if recompute == "full" or not work.trains else again)
         + ring_bytes(work, layout, micro_batch),
@@ -171,6 +190,14 @@ def _flow(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _
         logits=logit_bytes(work, layout, micro_batch),
         gradient=_weight_gradient(work, layout),
     )
+
+
+def _of_dense_layers(work: Workload, layout: Layout, micro_batch: int, recompute: str) -> ChunkBytes | None:
+    """What layers without experts keep; None where all layers are alike or nothing is trained."""
+    if not dense_layers(work.shape) or not work.trains:
+        return None
+    plain = dataclasses.replace(work, shape=dense_form(work.shape))
+    return chunk_bytes(plain, layout, micro_batch, recompute)
 
 
 def _weight_gradient(work: Workload, layout: Layout) -> float:
@@ -192,53 +219,90 @@ def stage_peak(
     work: Workload, layout: Layout, micro_batch: int, recompute: str, stage: int, cuda: bool = True
 ) -> Peak:
     """The bytes that a rank of one pipeline stage holds at its worst moment."""
-    return _stage_peak(work, layout, micro_batch, _flow(work, layout, micro_batch, recompute), stage, cuda)
+    return _stage_peak(
+        work, layout, micro_batch, _flows.of(work, layout, micro_batch, recompute), stage, cuda
+    )
 
 
 def _stage_peak(
     work: Workload, layout: Layout, micro_batch: int, flow: _Flow, stage: int, cuda: bool
 ) -> Peak:
-    layers = sum(stage_layers(work.shape, layout)[stage :: layout.pp])
+    shape, first, last = work.shape, stage == 0, stage == layout.pp - 1
+    chunks = stage_layers(shape, layout)[stage :: layout.pp]
     micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
+    mtp = work.mtp_layers if last and work.trains else 0
     weights, gradients, optimizer = model_state(
-        work, layout, stage_parameters(work.shape, layout, stage, work.head)
+        work, layout, stage_parameters(shape, layout, stage, work.head, mtp)
     )
-    chunks = in_flight(layout, stage, micro_batches)
-    held = chunks * layers / layout.vp
-    first, last = stage == 0, stage == layout.pp - 1
-    kept = flow.kept.held(layers / layout.vp, chunks, layout.vp)
-    kept += chunks * flow.inputs / layout.vp if first else 0.0
+    turns = in_flight(layout, stage, micro_batches)
+    kept, routed = _held(work, layout, flow, stage, turns)
+    kept += turns * flow.inputs / layout.vp if first else 0.0
+    if mtp:  # beside the layer itself its two inputs, their norms, and both joined
+        kept += mtp * (flow.kept.held(1) + 6 * flow.hidden)
+        routed += mtp
+    workspace = (WORKSPACE + (EXPERTS_WORKSPACE if shape.experts else 0.0)) if cuda else 0.0
     parts = [
         ("weights", weights),
         ("gradients", gradients),
         ("optimizer", optimizer),
         ("activations", kept + flow.live),
-        ("logits", flow.logits + flow.head if last else 0.0),
-        (
-            "buffers",
-            (WORKSPACE if cuda else 0.0) + flow.gradient + (2 * flow.hidden if layout.pp > 1 else 0.0),
-        ),
+        ("logits", (1 + mtp) * (flow.logits + flow.head) if last else 0.0),
+        ("buffers", workspace + flow.gradient + (2 * flow.hidden if layout.pp > 1 else 0.0)),
         ("outside", outside_bytes(layout) if cuda else 0.0),
     ]
-    if work.shape.experts:
-        parts.append(("imbalance", flow.unlucky * held))
+    if shape.experts:
+        parts.append(("imbalance", flow.unlucky * routed))
     if work.generates:
-        parts.append(("cache", cache_bytes(work, layout, micro_batch, layers)))
+        parts.append(("cache", cache_bytes(work, layout, micro_batch, sum(chunks))))
     return Peak(tuple(parts), stage)
+
+
+def _held(work: Workload, layout: Layout, flow: _Flow, stage: int, turns: int) -> tuple[float, float]:
+    """Bytes that a stage's layers keep of `turns` micro-batches in flight, each in one chunk, and of how many
+    layers with experts. Chunks that are alike are counted together.
+    """
+    chunks, vp = stage_layers(work.shape, layout)[stage :: layout.pp], layout.vp
+    if not dense_layers(work.shape) and min(chunks) == max(chunks):
+        return flow.kept.held(chunks[0], turns, vp), turns * chunks[0]
+    without = dense_by_chunk(work.shape, layout)[stage :: layout.pp]
+    kept = routed = 0.0
+    for count, layers, plain in zip(turns_of_chunks(layout, turns), chunks, without, strict=True):
+        kept += flow.kept.held(layers - plain, count) + flow.dense.held(plain, count)
+        routed += count * (layers - plain)
+    return kept, routed
+
+
+def turns_of_chunks(layout: Layout, turns: int) -> tuple[int, ...]:
+    """How many of a stage's micro-batches in flight are in each of its chunks: they come in rounds of pp
+    through one chunk after the other, and then through the first one again.
+    """
+    pp, vp = layout.pp, layout.vp
+    rounds, rest = divmod(turns, pp * vp)
+    return tuple(rounds * pp + min(pp, max(0, rest - chunk * pp)) for chunk in range(vp))
 
 
 def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
     """The worst stage's bytes; of equal stages the first one is named."""
-    flow = _flow(work, layout, micro_batch, recompute)
+    flow = _flows.of(work, layout, micro_batch, recompute)
     stages = _stages_that_may_be_worst(work, layout)
     return max((_stage_peak(work, layout, micro_batch, flow, s, cuda) for s in stages), key=lambda p: p.total)
 
 
 def _stages_that_may_be_worst(work: Workload, layout: Layout) -> list[int]:
-    """All but inner stages with no more layers than the one before, which has more in flight."""
+    """All but inner stages of no larger chunks than the stage before, which has more in flight."""
     chunks, pp = stage_layers(work.shape, layout), layout.pp
-    layers = [sum(chunks[stage::pp]) for stage in range(pp)]
-    return [s for s in range(pp) if s in (0, 1, pp - 1) or layers[s] > layers[s - 1]]
+    if min(chunks) == max(chunks) and not dense_layers(work.shape):
+        return [0, pp - 1] if pp > 1 else [0]
+    without = dense_by_chunk(work.shape, layout) if dense_layers(work.shape) else ()
+
+    def smaller(stage: int) -> bool:
+        if without[stage::pp] != without[stage - 1 :: pp]:
+            return False
+        return all(
+            own <= other for own, other in zip(chunks[stage::pp], chunks[stage - 1 :: pp], strict=True)
+        )
+
+    return [s for s in range(pp) if s in (0, 1, pp - 1) or not smaller(s)]
 
 
 def role_memory(work: Workload, layout: Layout, micro_batch: int, recompute: str, gpu: Gpu) -> Memory:

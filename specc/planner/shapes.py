@@ -8,6 +8,7 @@ vocabulary is padded so that it divides by TP.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -177,6 +178,7 @@ def stage_layers(shape: Shape, layout: Layout) -> tuple[int, ...]:
     return layout.stage_layers or balanced(shape.layers, layout.pp * layout.vp)
 
 
+@functools.cache
 def balanced(layers: int, chunks: int, after: int = 0) -> tuple[int, ...]:
     """`layers` over `chunks` as evenly as they go.
 

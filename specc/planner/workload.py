@@ -22,6 +22,7 @@ class Workload:
     shape: Shape
     seq_length: int
     global_batch: int
+    texts: int = 1  # of `seq_length` tokens in a row: a comparison has two
     trains: bool = True
     head: str = "language"  # language | scalar | attributes
     precision: str = "bf16"  # one of PRECISIONS
@@ -34,6 +35,7 @@ class Workload:
     phase: str = "sft"  # one of PHASES
     moment_bytes: int = 8  # both of Adam's moments of a parameter: fp32; 4 in bf16, 2 in fp8
     master_bytes: int = 4  # of a 16-bit parameter's fp32 copy; 2 where only what bf16 cuts off is kept
+    narrow_weights: bool = False  # weights lie in the narrow format alone (fp8 parameter gathering)
     optimizer_instances: int = 1  # copies of the distributed optimizer, each over its share of the ranks
     offload: str = "none"  # none | optimizer: Adam's moments in the host's memory
     offload_fraction: float = 1.0  # of them, when they are offloaded
