@@ -26,12 +26,13 @@ LAYERS = (
     ("emit",),
     ("compile",),
     ("launch",),
+    ("pages",),
     ("cli",),
 )
 """From the bottom up: a part of specc imports its own layer and those below."""
 
 KNOWS_MEGATRON = (
-    *("engine", "model", "parallel", "norm", "attention", "cpu", "hf"),
+    *("engine", "model", "recompute", "parallel", "norm", "attention", "cpu", "hf"),
     *("checkpoint", "torch_dist", "optimizer_state", "rng"),  # one face and its three parts
 )
 

@@ -53,7 +53,8 @@ def home(cluster: str) -> Path:
 
 def text(found: list[Measurement]) -> str:
     """A line per role: measured, predicted, and the ratio, of time and of memory."""
-    from specc.cli.tables import duration, table
+    from specc.cli.tables import table
+    from specc.planner.outlook import duration
 
     rows = []
     for m in found:

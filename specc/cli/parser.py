@@ -95,6 +95,7 @@ def _read_commands(command: Adder) -> None:
         "specc plan specs/sft_llama3_70b.yaml",
         "specc plan specs/sft_llama3_70b.yaml --set nodes=8",
         "specc plan specs/sft_llama3_70b.yaml --set nodes=null --options 5",
+        "specc plan specs/sft_llama3_70b.yaml --html plan.html",
         "specc plan specs/sft_llama3_70b.yaml --json | jq .totals",
     )
     _takes_spec(plan)
@@ -105,6 +106,8 @@ def _read_commands(command: Adder) -> None:
         default=0,
         help="show up to N choices of nodes and time, none worse than another in both",
     )
+    page = plan.add_argument("--html", metavar="FILE", help="write the plan as a page with pictures, too")
+    _completes(page, FILE)
 
 
 def _estimate_command(command: Adder) -> None:
@@ -137,7 +140,15 @@ def _estimate_command(command: Adder) -> None:
             f"--{name}", choices=choices, default=choices[0], help=f"{about} (default: {choices[0]})"
         )
     estimate.add_argument(
+        "--recompute",
+        choices=["none", "selective", "full"],
+        help="what the backward pass computes again (default: none, as far as it is known)",
+    )
+    estimate.add_argument(
         "--grad-dtype", choices=["fp32", "bf16"], help="of gradients (default: fp32, and 16 bits under fp16)"
+    )
+    estimate.add_argument(
+        "--no-expandable-segments", action="store_true", help="the allocator's segments do not grow"
     )
     _takes_json(estimate)
 
@@ -153,7 +164,6 @@ LAYOUT = {
 }
 
 CHOICES = {
-    "recompute": (["none", "selective", "full"], "what the backward pass computes again"),
     "dtype": (["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32"], "of products"),
     "offload": (["none", "optimizer"], "what lies in the host's memory"),
     "phase": (["pretrain", "sft", "reward", "actor", "critic", "generate"], "what the model does"),

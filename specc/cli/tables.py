@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specc.plan import Job, Plan, Role
+from specc.planner.outlook import duration
 
 if TYPE_CHECKING:
     from specc.compile import Compilation
@@ -222,12 +223,3 @@ def count(number: int, noun: str) -> str:
 def amount(number: float) -> str:
     """`1,234.5`, or two digits of what is less than one."""
     return f"{number:,.1f}" if number >= 1 else f"{number:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
-    for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            value = seconds / size
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 from specc.cli import FINE, PROBLEMS, Outside, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from specc.compile import Compilation
+    from specc.plan import Plan
     from specc.planner.options import Option
+    from specc.planner.outlook import Outlook
 
 Options = argparse.Namespace
+
+IN_A_PICTURE = 8
+"""Choices that a page shows of each role when nobody says how many."""
 
 
 def check(options: Options) -> int:
@@ -67,7 +74,10 @@ def plan(options: Options) -> int:
         return PROBLEMS
     assert done.profile
     ahead = outlook(done.plan.jobs, done.profile)
-    choices = choices_of(options, done) if options.options else []
+    choices = choices_of(options, done) if options.options or options.html else []
+    if options.html:
+        write_page(Path(options.html), done.plan, ahead, choices)
+        choices = choices if options.options else []
     if options.json:
         more = {"outlook": tables.plain(ahead)} | ({"options": tables.plain(choices)} if choices else {})
         print_json(tables.plan_json(done.plan) | more)
@@ -80,15 +90,26 @@ def plan(options: Options) -> int:
     return FINE if done.fine else PROBLEMS
 
 
+def write_page(file: Path, plan: Plan, ahead: Sequence[Outlook], choices: Sequence[Option]) -> None:
+    """The plan as a page, for --html."""
+    from specc.pages.plan_page import plan_page
+
+    try:
+        file.write_text(plan_page(plan, ahead, choices), encoding="utf-8")
+    except OSError as error:
+        raise Outside(f"cannot write {file}: {(error.strerror or str(error)).lower()}") from error
+    talk(f"wrote {file}")
+
+
 def choices_of(options: Options, done: Compilation) -> list[Option]:
-    """What --options asks for."""
+    """What --options asks for; a picture of them shows some anyway."""
     from specc.planner import options as ways
 
     assert done.graph
     assert done.profile
     assert done.plan
     folder = Path(options.spec).resolve().parent
-    return ways.options(done.graph, done.profile, done.plan, folder, options.options)
+    return ways.options(done.graph, done.profile, done.plan, folder, options.options or IN_A_PICTURE)
 
 
 def pinned_nodes(done: Compilation) -> list[str]:
