@@ -4,8 +4,8 @@ A *sample* is one tokenised row. A *bin* is one line of a batch: one sample, or 
 Bins are fixed for the whole global batch before they are dealt out, so the gradient of a step does
 not depend on the layout or on the size of a microbatch.
 
-Shape suffixes: `_B` lines of a microbatch, `_T` columns, `_N` samples. Column t holds the input token t and the
-label t + 1, so a sample of n tokens takes n - 1 columns.
+Shape suffixes: `_B` lines of a microbatch, `_T` columns, `_N` samples. Column t holds the input token t
+and the label t + 1, so a sample of n tokens takes n - 1 columns.
 """
 
 from __future__ import annotations

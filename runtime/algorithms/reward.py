@@ -224,7 +224,7 @@ def evaluate(run: Run) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in measured.items()}
 
 
-def facts(run: Run, measured: Mapping[str, float]) -> dict[str, float]:
+def facts(run: Run, measured: Mapping[str, float]) -> dict[str, Any]:
     """What a checkpoint says of its rewards, so that whoever uses them can make them comparable.
 
     `measured` is what `evaluate` found at this step. Without it, after the last step, part of the
@@ -241,7 +241,8 @@ def facts(run: Run, measured: Mapping[str, float]) -> dict[str, float]:
         found = _measured(run, run.data, batches)
         measured = {f"validation_{name}": value for name, value in found.items()}
     names = {"reward_mean": "validation_rewards_all_mean", "reward_std": "validation_rewards_all_std"}
-    return {name: measured[key] for name, key in names.items()}
+    weights = {"weights": list(judge_of(run).weights)}  # of the attributes in the reward
+    return weights | {name: measured[key] for name, key in names.items()}
 
 
 def _measured(run: Run, data: Stream, batches: Iterable[list[Bin]]) -> dict[str, float]:

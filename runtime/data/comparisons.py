@@ -93,7 +93,8 @@ def pair_of(row: Mapping[str, Any], where: str, form: JudgedForm) -> Pair:
         raise Problem("R010", f"{where}: `{named[0]}` is {strength:g}; of `chosen` it is 0 or more")
     sides = [row.get("chosen"), row.get("rejected")]
     if any(isinstance(side, list | Mapping) for side in sides):
-        return Pair(*(_conversation(row, side, where) for side in ("chosen", "rejected")), strength)
+        talks = [_conversation(row, side, where) for side in ("chosen", "rejected")]
+        return Pair(talks[0], talks[1], strength)
     prompt = filled(form.prompt, row, where)
     return Pair(
         prompt + filled(form.chosen, row, where), prompt + filled(form.rejected, row, where), strength
@@ -149,9 +150,10 @@ def _conversation(row: Mapping[str, Any], side: str, where: str) -> dict[str, An
     """The row's history and then what `chosen` or `rejected` says, as a row of a conversation."""
     said = row.get(side)
     turns = said if isinstance(said, list) else [said]
-    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
+    first = turns[0] if turns else None
+    if not isinstance(first, Mapping) or not all(isinstance(turn, Mapping) for turn in turns):
         raise Problem("R010", f"{where}: `{side}` is {kind(said)}; expected turns like the other side's")
-    key = "messages" if "role" in turns[0] else "conversations"
+    key = "messages" if "role" in first else "conversations"
     before = row.get(key) if isinstance(row.get(key), list) else row.get("prompt")
     history = before if isinstance(before, list) else []
     if turns[: len(history)] == history:  # the side repeats it

@@ -34,6 +34,6 @@ class Learnt:
         found = hh.answered(row, where)
         if found is None:
             return [Encoded(dropped=hh.UNLIKE)]
-        fields = dict(zip(("prompt", "answer"), found, strict=True))
+        fields: dict[str, Any] = dict(zip(("prompt", "answer"), found, strict=True))
         form = replace(self.form, prompt="{prompt}", response=" {answer}")
         return [prompt_response.encode(fields, where, self.tokenizer, form)]

@@ -22,7 +22,7 @@ IMBALANCE = 1.1
 
 def tokens_per_rank(work: Workload, layout: Layout, micro_batch: int) -> float:
     """Tokens of one micro-batch that a context-parallel rank has."""
-    return work.seq_length * micro_batch / layout.cp
+    return work.seq_length * work.texts * micro_batch / layout.cp
 
 
 def layer_table(work: Workload, layout: Layout) -> list[Kept]:
@@ -42,7 +42,13 @@ def layer_activations(work: Workload, layout: Layout, micro_batch: int, recomput
     if recompute == "full":
         return hidden_bytes(work, layout, micro_batch)
     table = remaining(layer_table(work, layout), mode(work, recompute))
-    return bytes_per_rank(table, layout, micro_batch, work.seq_length / layout.cp)
+    return _on_a_rank(table, work, layout, micro_batch)
+
+
+def _on_a_rank(table: list[Kept], work: Workload, layout: Layout, micro_batch: int, only: str = "") -> float:
+    positions = work.seq_length / layout.cp
+    rows = tokens_per_rank(work, layout, micro_batch) / positions
+    return bytes_per_rank(table, layout, rows, positions, only=only)
 
 
 def hidden_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
@@ -103,7 +109,7 @@ def expert_imbalance(work: Workload, layout: Layout, micro_batch: int, recompute
     if not work.shape.experts or recompute == "full":
         return 0.0
     table = remaining(layer_table(work, layout), mode(work, recompute))
-    routed = bytes_per_rank(table, layout, micro_batch, work.seq_length / layout.cp, only=ROUTED)
+    routed = _on_a_rank(table, work, layout, micro_batch, only=ROUTED)
     return (IMBALANCE - 1) * routed
 
 
@@ -139,7 +145,7 @@ LOSS = 4 + 8 + 1 + 4
 def head_bytes(work: Workload, layout: Layout, micro_batch: int) -> float:
     """Bytes that the last stage keeps beside its layers and logits: of the final norm, the head, the loss."""
     kind = local_layer if work.implementation == "local" else te_layer
-    norm = bytes_per_rank(kind.final_norm(work), layout, micro_batch, work.seq_length / layout.cp)
+    norm = _on_a_rank(kind.final_norm(work), work, layout, micro_batch)
     if work.framework != "runtime" or not work.trains:
         return norm
     tokens = tokens_per_rank(work, layout, micro_batch)

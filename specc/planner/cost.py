@@ -9,6 +9,7 @@ run faster than stated. A CPU is not predicted: there a number of the same name 
 from __future__ import annotations
 
 from specc.plan import Layout
+from specc.planner.activations import tokens_per_rank
 from specc.planner.hardware import Gpu
 from specc.planner.memory import Workload, expert_shard_group, shard_group
 from specc.planner.shapes import (
@@ -41,7 +42,7 @@ def step_seconds(
 ) -> float:
     """Predicted seconds of one optimizer step; `node` is the number of GPUs per node."""
     shape, t = work.shape, layout.tp
-    tokens = work.seq_length * micro_batch / layout.cp
+    tokens = tokens_per_rank(work, layout, micro_batch)
     micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
     if gpu.name == "cpu":
         return _rank_on_cpu(work, layout, tokens, micro_batches, recompute)
@@ -77,7 +78,8 @@ def step_seconds(
 
 def _rank_on_cpu(work: Workload, layout: Layout, tokens: float, micro_batches: int, recompute: str) -> float:
     """A number that orders layouts on a CPU: whole copies of the model before parts of it."""
-    flops = training_flops_per_token(work.shape, work.seq_length) * work.seq_length * work.global_batch
+    flops = training_flops_per_token(work.shape, work.seq_length) * work.seq_length
+    flops *= work.texts * work.global_batch
     cuts = layout.tp * layout.pp * layout.cp * layout.ep - 1
     again = 4 / 3 if recompute == "full" else 1.0
     seconds = flops / (CPU_FLOPS * layout.world_size) * (1 + CPU_CUT * cuts) * again

@@ -22,8 +22,9 @@ class Dataset(Shorthand):
     path: Given = maths()
     """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
 
-    format: Literal["auto", "chat", "prompt_response"] = maths("auto")
-    """Form of a row: `messages` or `conversations` (chat), or fields; `auto` looks at the first row."""
+    format: Literal["auto", "chat", "prompt_response", "hh"] = maths("auto")
+    """Form of a row: `messages` or `conversations` (chat), fields, or a pair of dialogues of Anthropic-HH, of
+    which the chosen one counts; `auto` looks at the first row for one of the first two."""
 
     prompt: str = maths("{input}")
     """Template of the prompt, with a row's fields in braces."""
@@ -42,10 +43,13 @@ class Dataset(Shorthand):
 
     @model_validator(mode="after")
     def _templates_name_fields(self) -> Dataset:
-        if self.format == "chat":
+        if self.format in ("chat", "hh"):
+            forms = (
+                "the tokenizer's chat template forms them" if self.format == "chat" else "they are dialogues"
+            )
             for key in ("prompt", "response"):
                 if getattr(self, key) != type(self).model_fields[key].default:
-                    message = f"chat rows have no `{key}` template; the tokenizer's chat template forms them"
+                    message = f"{self.format} rows have no `{key}` template; {forms}"
                     raise conflict(message, key, f"remove `{key}`, or use format: prompt_response")
         elif not FIELD.search(self.response):
             message = "the response template names no field of the rows"
@@ -61,3 +65,57 @@ class Data(Section):
 
     validation: Dataset | None = maths(None)
     """Rows on which the loss is measured, and the best checkpoint chosen; left out, no validation."""
+
+
+class Judged(Shorthand):
+    """Texts that people compared or gave marks to; text alone is its path."""
+
+    shorthand = "path"
+
+    path: Given = maths()
+    """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
+
+    format: Literal["auto", "comparisons", "attributes", "hh"] = maths("auto")
+    """Form of a row: `chosen` and `rejected`, or one `text`, of two the better first (comparisons); `text` or
+    a conversation with a list `label` (attributes); Anthropic's dialogues (hh). `auto`: as the loss wants."""
+
+    prompt: str = maths("{prompt}")
+    """Template of what comes before both texts of a comparison, with a row's fields in braces."""
+
+    chosen: str = maths("{chosen}")
+    """Template of the better text."""
+
+    rejected: str = maths("{rejected}")
+    """Template of the other text."""
+
+    split: Given | None = maths(None)
+    """Split of a data set that has several; left out, `train`."""
+
+    subset: Given | None = maths(None)
+    """Configuration of a Hugging Face data set."""
+
+    limit: int | None = maths(None, ge=1)
+    """Number of rows to take from the front; left out, all."""
+
+    @model_validator(mode="after")
+    def _templates_belong_to_comparisons(self) -> Judged:
+        for key in ("prompt", "chosen", "rejected"):
+            said = getattr(self, key) != type(self).model_fields[key].default
+            if said and self.format in ("attributes", "hh"):
+                message = f"{self.format} rows have no `{key}` template"
+                raise conflict(message, key, f"remove `{key}`, or use format: comparisons")
+            if key != "prompt" and not FIELD.search(getattr(self, key)):
+                message = f"the {key} template names no field of the rows"
+                raise conflict(message, key, f'put a field in braces, e.g. {key}: "{{{key}}}"')
+        return self
+
+
+class JudgedData(Section):
+    """Data sets of a reward model."""
+
+    train: Judged = maths()
+    """Rows to learn from."""
+
+    validation: Judged | None = maths(None)
+    """Rows on which loss and accuracy are measured, the reward's mean and deviation too, and the best
+    checkpoint chosen; left out, no validation."""
