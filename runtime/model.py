@@ -28,6 +28,7 @@ from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from torch import Tensor
 
+from runtime import recompute
 from runtime.attention import Attention
 from runtime.logprobs import token_logprobs
 from runtime.norm import Norm
@@ -138,7 +139,7 @@ def transformer_config(role: Role) -> TransformerConfig:
     return TransformerConfig(
         **_shape_fields(shape),
         **_layout_fields(shape, layout, role.precision),
-        **_recompute_fields(role),
+        **recompute.fields(role),
         **(_expert_fields(shape) if shape.experts else {}),
         # the sum of a step's losses is divided once, by the caller; Megatron divides by nothing
         calculate_per_token_loss=True,
@@ -206,20 +207,6 @@ def _pipeline(shape: Shape, layout: Layout) -> list[list[str]]:
     rows[0].insert(0, "embedding")
     rows[-1].append("loss")
     return rows
-
-
-def _recompute_fields(role: Role) -> dict[str, Any]:
-    if role.recompute == "full":
-        method = "block" if role.recompute_layers else "uniform"
-        return {
-            "recompute_granularity": "full",
-            "recompute_method": method,
-            "recompute_num_layers": role.recompute_layers or 1,
-        }
-    if role.recompute == "selective":
-        modules = list(role.recompute_modules) or ["core_attn"]
-        return {"recompute_granularity": "selective", "recompute_modules": modules}
-    return {}
 
 
 def _expert_fields(shape: Shape) -> dict[str, Any]:
