@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from specc.cli.tables import duration, table
+from specc.cli.tables import table
 from specc.planner.comparison import Comparison, Rival
+from specc.planner.outlook import duration
 
 RUNNERS = ("layout", "micro", "recompute", "step", "lost by", "bubble", "memory")
 LARGE = ("nodes", "layout", "micro", "recompute", "memory", "does not fit")
