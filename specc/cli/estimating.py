@@ -139,6 +139,7 @@ def _question(options: argparse.Namespace, model: Model, gpu: Gpu) -> Question:
         grad_dtype=options.grad_dtype,
         offload=options.offload,
         phase=options.phase,
+        expandable=not options.no_expandable_segments,
         **sizes,
     )
 
@@ -151,7 +152,7 @@ def text(name: str, question: Question, layout: Layout, answer: Estimate, broken
     batch = q.gbs or layout.dp * q.mbs
     lines = [
         f"{name}, {q.phase} in {q.dtype}, on {q.gpus} x {q.gpu.name}: {layout}",
-        f"rows of {q.seq} tokens, micro-batch {q.mbs}, global batch {batch}, recompute {q.recompute}",
+        f"rows of {q.seq} tokens, micro-batch {q.mbs}, global batch {batch}, recompute {q.mode}",
     ]
     if layout.stage_layers:
         lines.append(f"layers of each stage: {', '.join(map(str, layout.stage_layers))}")

@@ -54,6 +54,7 @@ def build() -> argparse.ArgumentParser:
     _estimate_command(command)
     _write_commands(command)
     _calibrate_command(command)
+    _report_command(command)
     _manual_commands(command)
     return parser
 
@@ -247,6 +248,23 @@ def _calibrate_command(command: Adder) -> None:
     _completes(output, FILE)
     calibrate.add_argument("--dry-run", action="store_true", help="compare, and keep nothing")
     _takes_json(calibrate)
+
+
+def _report_command(command: Adder) -> None:
+    report = command(
+        "report",
+        verbs.report,
+        "show runs as a page\n\n"
+        "Stages, curves, samples, and what was predicted against what was measured; several runs are drawn\n"
+        "into the same pictures. One file without scripts or network. A run may still be running.",
+        "specc report runs/sft-tiny",
+        "specc report runs/a runs/b -o compared.html",
+    )
+    runs = report.add_argument("runs", metavar="RUN", nargs="+", help="a run folder")
+    _completes(runs, FOLDER)
+    output = report.add_argument("-o", "--output", metavar="FILE", help="the page (default: RUN/report.html)")
+    _completes(output, FILE)
+    _takes_json(report)
 
 
 def _manual_commands(command: Adder) -> None:

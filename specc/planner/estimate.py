@@ -3,12 +3,19 @@
 In goes a model's shape, a GPU and the sizes that somebody has in mind; out comes whether it fits, what the
 fullest GPU holds, and how fast a step is. A layout that breaks rules is answered too, with their codes. The
 framework is Megatron-core with Transformer Engine as people run it: losses and weight gradients are its own.
+
+Few runs are described in full. What a question leaves open is answered as Megatron-core does it unasked:
+fp32 gradients and moments, nothing computed again. Recipes that are tuned for speed save memory in ways that
+tables do not print (16-bit gradients and masters, parts of layers computed again); so the probability of
+running out is a mean of both readings, and a layout that only the lean one lets run is called possible.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from specc.plan import Layout, Shape
 from specc.planner import rules
@@ -17,8 +24,8 @@ from specc.planner.generation import rollout_seconds
 from specc.planner.hardware import Gpu
 from specc.planner.memory import GIB, oom_probability, peak, stage_peak
 from specc.planner.rules import Broken, Case
-from specc.planner.shapes import balanced, forward_flops_per_token, training_flops_per_token
-from specc.planner.workload import Workload
+from specc.planner.shapes import LatentShape, balanced, forward_flops_per_token, training_flops_per_token
+from specc.planner.workload import NARROW, Workload
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,16 @@ class Question:
     etp: int = 1
     mbs: int = 1
     gbs: int | None = None  # None: one micro-batch per data-parallel rank
-    recompute: str = "none"
+    recompute: str | None = None  # None: not said, and taken as none
     dtype: str = "bf16"
     grad_dtype: str | None = None  # None: fp32, and fp16 under fp16
     offload: str = "none"
     phase: str = "pretrain"
+    expandable: bool = True  # the allocator's segments grow
+
+    @property
+    def mode(self) -> str:
+        return self.recompute or "none"
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,7 @@ def estimate(question: Question) -> tuple[Estimate, Layout, list[Broken]]:
     if work.generates:
         seconds = rollout_seconds(work, layout, question.mbs, question.gpu)
     else:
-        seconds = step_seconds(
-            work, layout, question.mbs, question.recompute, question.gpu, _per_node(question)
-        )
+        seconds = step_seconds(work, layout, question.mbs, question.mode, question.gpu, _per_node(question))
     rate = work.global_batch * work.seq_length / seconds / question.gpus
     flops = forward_flops_per_token if work.generates else training_flops_per_token
     problems = sorted({each.code for each in broken})
@@ -117,8 +127,13 @@ def _layout(question: Question) -> Layout:
         etp=q.etp,
         dp=max(1, q.gpus // (q.tp * q.pp * q.cp)),
         sequence_parallel=q.tp > 1,
-        stage_layers=balanced(q.shape.layers, chunks) if uneven else (),
+        stage_layers=balanced(q.shape.layers, chunks, _mtp_layers(q)) if uneven else (),
     )
+
+
+def _mtp_layers(question: Question) -> int:
+    """Layers of multi-token prediction, which are trained in pre-training alone."""
+    return getattr(question.shape, "mtp_layers", 0) if question.phase == "pretrain" else 0
 
 
 def _workload(question: Question, layout: Layout) -> Workload:
@@ -135,7 +150,61 @@ def _workload(question: Question, layout: Layout) -> Workload:
         phase=q.phase,
         offload=q.offload,
         framework="megatron",
+        mtp_layers=_mtp_layers(q),
+        recompute_modules=_modules(q),
     )
+
+
+def _modules(question: Question) -> tuple[str, ...]:
+    """What `selective` means: Megatron-core's default, and what recipes take for latent attention."""
+    q = question
+    if q.mode != "selective" or not isinstance(q.shape, LatentShape):
+        return ()
+    return tuple(
+        each for each in LATENT_MODULES if each != "mlp" or not q.shape.experts or q.shape.dense_layers
+    )
+
+
+LATENT_MODULES = ("mla_up_proj", "mlp")
+"""What recipes compute again of models with latent attention when they say `selective`."""
+
+LEAN_MODULES = ("core_attn", "layernorm", "moe_act", "shared_experts", *LATENT_MODULES)
+"""All that recipes compute again of models with experts, whole experts and layers aside."""
+
+LEAN = 0.6
+"""How likely a run whose description leaves it open is set up to save memory: of Megatron-Bridge's recipes
+26 of 56 take 16-bit gradients, of those tuned for speed (and NeMo's) all."""
+
+
+def _lean(question: Question, work: Workload) -> tuple[Workload, str]:
+    """The same question, with what it leaves open set up to save memory: gradients in 16 bits, of the fp32
+    master what bf16 cuts off, 16-bit moments where there are experts, fp8 weights without a bf16 copy, and
+    parts of layers, or half of the layers, computed again where nothing is said of it.
+    """
+    q, experts = question, bool(work.shape.experts)
+    saving: dict[str, Any] = {}
+    if q.grad_dtype is None and work.precision != "fp32":
+        saving["gradient_bytes"] = 2
+    if work.precision in ("bf16", *NARROW):
+        saving |= {"master_bytes": 2, "moment_bytes": 4 if experts else 8, "narrow_weights": work.narrow}
+    mode = q.mode
+    if experts and q.recompute in (None, "selective"):
+        mode, saving["recompute_modules"] = "selective", LEAN_MODULES
+    elif q.recompute is None:
+        mode, saving["recompute_layers"] = "full", max(1, -(-work.shape.layers // (2 * q.pp * q.vp)))
+    return dataclasses.replace(work, **saving), mode
+
+
+def _oom(question: Question, work: Workload, layout: Layout, total_gib: float) -> float:
+    """How likely the run is out of memory, over both readings of what is not said."""
+    capacity = question.gpu.usable_gib
+    said = oom_probability(total_gib, capacity, question.expandable)
+    if not said or not work.trains:
+        return said
+    lean, mode = _lean(question, work)
+    least = min(total_gib, peak(lean, layout, question.mbs, mode).total / GIB)
+    saving = oom_probability(least, capacity, question.expandable)
+    return round(LEAN * saving + (1 - LEAN) * said, 3)
 
 
 def _per_node(question: Question) -> int:
@@ -145,18 +214,18 @@ def _per_node(question: Question) -> int:
 
 def _case(question: Question, work: Workload, layout: Layout) -> Case:
     node = _per_node(question)
-    return Case(work, question.gpu, question.gpus // node, node, layout, question.mbs, question.recompute)
+    return Case(work, question.gpu, question.gpus // node, node, layout, question.mbs, question.mode)
 
 
 def _memory(question: Question, work: Workload, layout: Layout) -> MemoryEstimate:
-    worst = peak(work, layout, question.mbs, question.recompute)
-    logged = stage_peak(work, layout, question.mbs, question.recompute, layout.pp - 1)
+    worst = peak(work, layout, question.mbs, question.mode)
+    logged = stage_peak(work, layout, question.mbs, question.mode, layout.pp - 1)
     total, capacity = worst.total / GIB, question.gpu.usable_gib
     return MemoryEstimate(
         total_gib=round(total, 3),
         allocated_gib=round(logged.allocated / GIB, 3),
         capacity_gib=capacity,
-        oom_probability=oom_probability(total, capacity),
+        oom_probability=_oom(question, work, layout, total),
         parts={name: round(value / GIB, 3) for name, value in worst.parts},
         worst_rank=worst.stage * layout.tp * layout.cp * layout.dp,
     )

@@ -236,6 +236,7 @@ def _stage_peak(
     )
     turns = in_flight(layout, stage, micro_batches)
     kept, routed = _held(work, layout, flow, stage, turns)
+    live = flow.live if kept or not work.trains else 0.0  # a stage may have the embedding or the logits alone
     kept += turns * flow.inputs / layout.vp if first else 0.0
     if mtp:  # beside the layer itself its two inputs, their norms, and both joined
         kept += mtp * (flow.kept.held(1) + 6 * flow.hidden)
@@ -245,7 +246,7 @@ def _stage_peak(
         ("weights", weights),
         ("gradients", gradients),
         ("optimizer", optimizer),
-        ("activations", kept + flow.live),
+        ("activations", kept + live),
         ("logits", (1 + mtp) * (flow.logits + flow.head) if last else 0.0),
         ("buffers", workspace + flow.gradient + (2 * flow.hidden if layout.pp > 1 else 0.0)),
         ("outside", outside_bytes(layout) if cuda else 0.0),

@@ -38,8 +38,9 @@ class Row:
 
     @property
     def scored(self) -> bool:
-        """Whether the planner is held to it: a run of Megatron's own engine, without a known fault."""
-        return self.said["engine"] == "megatron" and "not scored" not in self.said["note"]
+        """Whether the planner is held to it: Megatron's own engine, all parameters trained, no known fault."""
+        said = self.said
+        return said["engine"] == "megatron" and said["phase"] != "lora" and "not scored" not in said["note"]
 
     @property
     def kind(self) -> str:
@@ -80,7 +81,7 @@ def _question(said: dict[str, str]) -> Question:
         gpus=int(said["gpus"]),
         seq=int(said["seq"]),
         gbs=int(said["gbs"]),
-        recompute=said["recompute"] or "none",
+        recompute=said["recompute"] or None,
         dtype=said["dtype"],
         grad_dtype=said["grad_dtype"] or None,
         offload=said["offload"] or "none",
