@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specc.diagnostics import Diagnostic
 from specc.experiment import Experiment
-from specc.spec.data import FIELD, Dataset
+from specc.rows import Form, Mistake, kind
+from specc.spec.data import Dataset, Judged
 from specc.spec.model import Model
 from specc.spec.reading import listed, nearest
 
@@ -35,9 +36,6 @@ TOKENIZERS = "give `builtin:bytes`, a tokenizer.json, a SentencePiece .model, or
 BUILTIN = ("arithmetic",)
 """Data that ships as code, in `runtime/data/builtin.py`."""
 
-CHAT_KEYS = ("messages", "conversations")
-
-TURNS = "a turn is {role, content} in `messages`, {from, value} in `conversations`"
 ONE_PER_LINE = "write one object per line, e.g. with jq -c '.[]'"
 
 _WORDS = {
@@ -62,8 +60,9 @@ def check(experiment: Experiment, folder: Path, strict: bool = False) -> list[Di
         data = getattr(spec, "data", None)
         for use in type(data).model_fields if data is not None else ():
             rows = getattr(data, use)
-            if isinstance(rows, Dataset):
-                said += _Rows(rows, experiment.path(name, f"data.{use}"), folder, strict).check()
+            if isinstance(rows, Dataset | Judged):
+                form = _form(rows, use, spec)
+                said += _Rows(rows, form, experiment.path(name, f"data.{use}"), folder, strict).check()
         model = getattr(spec, "model", None)
         if isinstance(model, Model):
             said += _model(model, experiment.path(name, "model"), folder, strict)
@@ -100,24 +99,31 @@ def is_hub_id(path: str) -> bool:
     return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and Path(path).suffix not in KNOWN
 
 
-@dataclass(frozen=True)
-class _Mistake:
-    """What is wrong with a file."""
-
-    code: str
-    message: str
-    field: str = ""  # of the data set, to point at
-    help: str = "check that the path is the one you mean, and that the file was written to its end"
-
-
 # --- rows --------------------------------------------------------------------------------------------
+
+
+def _form(rows: Dataset | Judged, use: str, spec: Any) -> Form:
+    """How the rows have to look, for what the stage does with them."""
+    if isinstance(rows, Dataset):
+        kind = "prompts" if use == "prompts" and rows.format == "auto" else rows.format
+        response = {} if use == "prompts" else {"response": rows.response}
+        return Form(kind, {"prompt": rows.prompt, **response})
+    reward = spec.reward
+    wanted = "attributes" if reward.formula == "regression" else "comparisons"
+    return Form(
+        wanted if rows.format == "auto" else rows.format,
+        {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected},
+        reward.names or ("reward",),
+        reward.needs_strength,
+    )
 
 
 @dataclass(frozen=True)
 class _Rows:
     """One data set of a spec."""
 
-    said: Dataset
+    said: Dataset | Judged
+    form: Form
     path: str  # where the spec says it
     folder: Path
     strict: bool
@@ -155,14 +161,14 @@ class _Rows:
         help = _where_it_starts(name, self.strict)
         return [Diagnostic("G010", severity, message, f"{self.path}.path", "absent here", help)]
 
-    def _looked_at(self, found: Path) -> _Mistake | None:
+    def _looked_at(self, found: Path) -> Mistake | None:
         try:
             return self._folder(found) if found.is_dir() else self._file(found)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            return _Mistake("G012", f"`{self.said.path}` cannot be read: {reason}")
+            return Mistake("G012", f"`{self.said.path}` cannot be read: {reason}")
 
-    def _folder(self, folder: Path) -> _Mistake | None:
+    def _folder(self, folder: Path) -> Mistake | None:
         if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
             return None
         files = _data_files(folder)
@@ -173,24 +179,24 @@ class _Rows:
             files = [p for p in files if wanted in (p.parent.name, *p.name.replace("-", ".").split("."))]
         if not files:
             what = f" of split `{self.said.split}`" if self.said.split else ""
-            return _Mistake("G011", f"the folder `{self.said.path}` holds no .jsonl or .parquet file{what}")
+            return Mistake("G011", f"the folder `{self.said.path}` holds no .jsonl or .parquet file{what}")
         return self._file(files[0])
 
-    def _file(self, file: Path) -> _Mistake | None:
+    def _file(self, file: Path) -> Mistake | None:
         name = self._name(file)
         if not file.is_file():
-            return _Mistake("G012", f"`{name}` is neither a file nor a folder")
+            return Mistake("G012", f"`{name}` is neither a file nor a folder")
         if file.suffix not in KNOWN:
             help = "convert it to .jsonl or .parquet"
-            return _Mistake("G015", f"the ending of `{name}` does not say its format", help=help)
+            return Mistake("G015", f"the ending of `{name}` does not say its format", help=help)
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
         if not head:
-            return _Mistake("G011", f"`{name}` is empty")
+            return Mistake("G011", f"`{name}` is empty")
         if file.suffix in PARQUET:
             if head.startswith(b"PAR1"):
                 return None
-            return _Mistake("G012", f"`{name}` is not a Parquet file: it does not begin with PAR1")
+            return Mistake("G012", f"`{name}` is not a Parquet file: it does not begin with PAR1")
         return self._lines(name, head) if file.suffix in TEXT else None
 
     def _name(self, file: Path) -> str:
@@ -199,51 +205,22 @@ class _Rows:
         inner = file.relative_to(top) if top is not None and file != top else None
         return self.said.path if inner is None else f"{self.said.path.rstrip('/')}/{inner}"
 
-    def _lines(self, name: str, head: bytes) -> _Mistake | None:
-        is_chat: bool | None = {"chat": True, "prompt_response": False}.get(self.said.format)
-        count = 0
+    def _lines(self, name: str, head: bytes) -> Mistake | None:
+        form, count = self.form, 0
         for number, line in _whole_lines(head):
             if count == (self.said.limit or HEAD_ROWS):
                 break
             row = _row(line, f"{name}:{number}", is_array=number == 1 and line.startswith(b"["))
-            if isinstance(row, _Mistake):
+            if isinstance(row, Mistake):
                 return row
             count += 1
-            if is_chat is None:
-                is_chat = any(isinstance(row.get(key), list) for key in CHAT_KEYS)
-            mistake = (
-                _chat(row, f"{name}:{number}")
-                if is_chat
-                else self._fields(row, f"{name}:{number}", count == 1)
-            )
+            form = form.of(row)
+            mistake = form.mistake(row, f"{name}:{number}", count == 1)
             if mistake:
                 return mistake
         if not count and len(head) < HEAD_BYTES:
-            return _Mistake("G011", f"`{name}` holds no row, only blank lines")
+            return Mistake("G011", f"`{name}` holds no row, only blank lines")
         return None
-
-    def _fields(self, row: Mapping[str, Any], where: str, is_first: bool) -> _Mistake | None:
-        """The first field of the templates that a row lacks, or that is no text."""
-        for key in ("prompt", "response"):
-            for field in FIELD.findall(getattr(self.said, key)):
-                value = _value(row, field)
-                if value is _ABSENT:
-                    return self._lacking(row, where, key, field, is_first)
-                if isinstance(value, bool) or not isinstance(value, str | int | float):
-                    message = f"`{where}`: field `{field}` is {_kind(value)}, not text"
-                    return _Mistake("G014", message, key, "name a field that holds text")
-        return None
-
-    def _lacking(self, row: Mapping[str, Any], where: str, key: str, field: str, is_first: bool) -> _Mistake:
-        has = listed([str(k) for k in list(row)[:12]]) if row else "nothing"
-        near = nearest(field, [str(k) for k in row])
-        other = list(row)[0 if key == "prompt" else -1] if row else "field"
-        help = f"name a field that the rows have in `{key}:`, e.g. '{{{other}}}'"
-        if near:
-            help = f'did you mean `{key}: "{{{near}}}"`?'
-        elif not is_first:
-            help = "rows before it have the field; complete this one, or take it out"
-        return _Mistake("G014", f"`{where}` has no field `{field}`; it has {has}", key, help)
 
 
 def _data_files(folder: Path) -> list[Path] | None:
@@ -267,69 +244,25 @@ def _whole_lines(head: bytes) -> Iterator[tuple[int, bytes]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _row(line: bytes, where: str, is_array: bool) -> dict[str, Any] | _Mistake:
+def _row(line: bytes, where: str, is_array: bool) -> dict[str, Any] | Mistake:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}"
-        return _Mistake("G012", f"`{where}`: {byte}, which is not UTF-8", help="save the file as UTF-8")
+        return Mistake("G012", f"`{where}`: {byte}, which is not UTF-8", help="save the file as UTF-8")
     except json.JSONDecodeError as error:
         if is_array:
-            return _Mistake("G013", f"`{where}` begins a JSON array, not an object", help=ONE_PER_LINE)
+            return Mistake("G013", f"`{where}` begins a JSON array, not an object", help=ONE_PER_LINE)
         why = _WORDS.get(error.msg, f"{error.msg[:1].lower()}{error.msg[1:]}")
-        return _Mistake(
+        return Mistake(
             "G013", f"`{where}:{error.colno}` is not JSON: {why}", help="write one JSON object per line"
         )
     except (RecursionError, ValueError):
-        return _Mistake("G013", f"`{where}` is nested too deeply, or holds too long a number")
+        return Mistake("G013", f"`{where}` is nested too deeply, or holds too long a number")
     if isinstance(row, dict):
         return row
     help = ONE_PER_LINE if isinstance(row, list) else "write one JSON object per line"
-    return _Mistake("G013", f"`{where}` is {_kind(row)}, not an object", help=help)
-
-
-def _chat(row: Mapping[str, Any], where: str) -> _Mistake | None:
-    """The first thing that keeps a row from being a conversation."""
-    key = next((key for key in CHAT_KEYS if key in row), None)
-    if key is None:
-        has = listed([str(k) for k in list(row)[:12]]) if row else "nothing"
-        help = "use format: prompt_response, with templates that name the fields"
-        return _Mistake(
-            "G014", f"`{where}` has no `messages` and no `conversations`; it has {has}", "format", help
-        )
-    turns = row[key]
-    if not isinstance(turns, list) or not turns:
-        return _Mistake(
-            "G014",
-            f"`{where}`: `{key}` is {'empty' if turns == [] else _kind(turns)}, not a list of turns",
-            help=TURNS,
-        )
-    who, what = ("role", "content") if key == "messages" else ("from", "value")
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict):
-            return _Mistake("G014", f"`{where}`: turn {number} is {_kind(turn)}, not an object", help=TURNS)
-        for part in (who, what):
-            if part not in turn and "tool_calls" not in turn:
-                return _Mistake("G014", f"`{where}`: turn {number} has no `{part}`", help=TURNS)
-    return None
-
-
-_ABSENT = object()
-
-
-def _value(row: Mapping[str, Any], field: str) -> Any:
-    """A field of a row, dots going into objects."""
-    found: Any = row
-    for part in [field] if field in row else field.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return _ABSENT
-        found = found[part]
-    return found
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null", str: "text"}
-    return names.get(type(value), "a number")
+    return Mistake("G013", f"`{where}` is {kind(row)}, not an object", help=help)
 
 
 # --- models ------------------------------------------------------------------------------------------

@@ -79,6 +79,11 @@ class Reward(Section):
         return self.loss or ("bradley_terry" if self.is_scalar else "regression")
 
     @property
+    def needs_strength(self) -> bool:
+        """Whether the loss wants to know how clear each preference is."""
+        return self.formula in WITH_STRENGTH
+
+    @property
     def weights(self) -> tuple[float, ...]:
         """Of each attribute in the score."""
         if not self.merge:
@@ -128,10 +133,10 @@ class Spec(TrainingSpec):
     algorithm: Literal["reward"] = maths()
     """`reward`."""
 
-    data: JudgedData = maths()
+    data: JudgedData = maths()  # type: ignore[assignment]  # other rows than those that are learnt
     """Rows to learn from, and rows to validate on."""
 
-    train: RewardTrain = maths(RewardTrain())
+    train: RewardTrain = maths(RewardTrain())  # type: ignore[assignment]  # the same with other defaults
     """Batches, optimizer, schedule, checkpoints."""
 
     reward: Reward = maths(Reward())
@@ -146,10 +151,10 @@ class Spec(TrainingSpec):
             if rows is None or rows.format in ("auto", wanted):
                 continue
             where = f"data.{use}.format"
-            if rows.format == "hh" and formula != "regression" and formula not in WITH_STRENGTH:
+            if rows.format == "hh" and formula != "regression" and not self.reward.needs_strength:
                 continue
             what = f"the loss {formula} learns from {wanted}"
-            if formula in WITH_STRENGTH and rows.format == "hh":
+            if self.reward.needs_strength and rows.format == "hh":
                 what = f"the loss {formula} wants to know how clear a preference is, which hh rows do not say"
             help = (
                 "use loss: bradley_terry"
