@@ -50,7 +50,7 @@ def value(options: argparse.Namespace) -> int:
     options.format = "text"
     done = verbs.compiled(options, spec=options.about)
     if done.experiment is None:
-        verbs.report(done, options)
+        verbs.say(done, options)
         return PROBLEMS
     facts = _facts(done, options.path)
     found = _comparisons(done, options) if _is_layout(options.path) else []
@@ -68,7 +68,7 @@ def value(options: argparse.Namespace) -> int:
 
         print("\n" + comparing.text(comparison))
     if _is_layout(options.path) and done.plan is None:  # why there is none to explain
-        verbs.report(done, options)
+        verbs.say(done, options)
         return PROBLEMS
     return FINE
 

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     """Train the spec here; the exit code says how it went."""
     gc.enable()  # unlike the other commands, this one may live for days
     done = verbs.compiled(options, tiny=options.tiny, here=True)
-    verbs.report(done, options)
+    verbs.say(done, options)
     if done.plan is None or not done.fine:
         if not options.tiny and any(
             d.code.startswith("P") and d.severity == "error" for d in done.diagnostics

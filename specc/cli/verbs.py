@@ -34,7 +34,7 @@ def check(options: Options) -> int:
     if options.json or options.format == "json":
         print_json(diagnostics.as_json(done.diagnostics, done.source))
         return FINE if done.fine else PROBLEMS
-    report(done, options)
+    say(done, options)
     talk(tables.verdict(options.spec, done))
     if done.fine:
         talk(f"next: {command('plan', options.spec)}")
@@ -47,7 +47,7 @@ def show(options: Options) -> int:
     from specc.cli import tables
 
     done = compiled(options)
-    report(done, options)
+    say(done, options)
     if options.stop_after == "spec" and done.experiment:
         value: Any = experiment.resolved(done.experiment)
     elif options.stop_after == "graph" and done.graph:
@@ -69,7 +69,7 @@ def plan(options: Options) -> int:
     from specc.planner.outlook import outlook
 
     done = compiled(options)
-    report(done, options)
+    say(done, options)
     if done.plan is None:
         return PROBLEMS
     assert done.profile
@@ -125,7 +125,7 @@ def compile(options: Options) -> int:
     from specc.cli.provenance import provenance
 
     done = compiled(options)
-    report(done, options)
+    say(done, options)
     if done.plan is None or not done.fine:
         return PROBLEMS
     folder = Path(options.output or Path("build") / done.plan.name / options.target)
@@ -178,6 +178,13 @@ def calibrate(options: Options) -> int:
     from specc.cli import calibrating
 
     return calibrating.calibrate(options)
+
+
+def report(options: Options) -> int:
+    """`specc report`: runs as a page."""
+    from specc.cli import reporting
+
+    return reporting.report(options)
 
 
 def init(options: Options) -> int:
@@ -249,7 +256,7 @@ def cannot_open(path: str, error: OSError) -> str:
     return f"cannot open {path}: {(error.strerror or str(error)).lower()}{hint}"
 
 
-def report(done: Compilation, options: Options) -> None:
+def say(done: Compilation, options: Options) -> None:
     """Say on stderr what the pipeline has to say."""
     from specc import diagnostics
     from specc.cli import look
@@ -286,6 +293,7 @@ __all__ = [
     "init",
     "ls",
     "plan",
+    "report",
     "run",
     "schema",
     "show",

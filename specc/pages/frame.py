@@ -35,7 +35,10 @@ svg .band{fill:var(--warn);opacity:.13}svg .warn{fill:var(--warn);font-size:12px
 .tile b{display:block;font-size:20px}.tile span{color:var(--soft);font-size:13px}
 .key{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:5px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;margin:8px 0;width:100%}
+.pair{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:8px 24px}
+.samples td{white-space:pre-wrap;vertical-align:top;min-width:60px}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:13px;margin:8px 0;width:100%}
 th{text-align:left;color:var(--soft);font-weight:500}th,td{padding:5px 12px 5px 0;
 border-bottom:1px solid var(--line);white-space:nowrap}td:last-child{white-space:normal}
 """

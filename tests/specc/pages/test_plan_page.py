@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from specc import cli
+from specc.compile import compile_spec
+from specc.plan import to_json
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -71,6 +74,26 @@ def test_the_page_shows_everything_and_loads_nothing(
     assert page.evaluate(OVERLAP) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_the_report_of_a_run_is_drawn_within_its_frames(browser: Any, tmp_path: Path) -> None:
+    """The folder is written by hand: what a run leaves is read, not trained, here."""
+    plan = compile_spec("specs/sft_tiny.yaml").plan
+    assert plan is not None
+    folder = tmp_path / "run"
+    (folder / "sft").mkdir(parents=True)
+    (folder / "plan.json").write_text(to_json(plan))
+    values = [{"step": i, "loss": 6 / i, "lr": 1e-5, "grad_norm": -(i % 3)} for i in range(1, 400)]
+    (folder / "sft/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in values))
+    assert cli.run(["report", str(folder)]) == 0
+    for width in (1100, 420):
+        page = browser.new_page(viewport={"width": width, "height": 800}, offline=True)
+        page.goto((folder / "report.html").as_uri())
+        assert page.locator("polyline").count() == 6  # three metrics, each with its average
+        assert page.evaluate(OUTSIDE) == []
+        assert page.evaluate(OVERLAP) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.close()
 
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
