@@ -38,7 +38,7 @@ class Row:
 
     @property
     def scored(self) -> bool:
-        """Whether the planner is held to it: Megatron's own engine, all parameters trained, no known fault."""
+        """Whether the planner is held to it: Megatron's own engine, every parameter trained, no slip."""
         said = self.said
         return said["engine"] == "megatron" and said["phase"] != "lora" and "not scored" not in said["note"]
 

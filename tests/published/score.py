@@ -1,8 +1,8 @@
 """How far the planner is from published throughput: rows it calls infeasible, and by how much it misses.
 
     ratio = predicted / published tokens per second;  error = |ratio - 1|
-    after = the same once every row is divided by one scalar of its GPU and precision: the geometric mean of
-            the ratios, taken from the rows of the split `fit` alone (`--own` takes them from both)
+    after = the same once every row is divided by one scalar of its GPU and precision, dense and MoE apart:
+            the geometric mean of the ratios of the split `fit` alone (`--own` takes both splits)
 
 `make bench-published` runs it. It prints and judges nothing; tests/specc/planner holds the bounds.
 """
@@ -20,6 +20,9 @@ from rows import Row, rows
 
 from specc.planner.estimate import Estimate, estimate
 
+Cell = tuple[str, str, str]
+"""GPU, precision, dense or MoE."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -34,8 +37,8 @@ class Scored:
         return self.answer.tokens_per_second_per_gpu / self.row.tokens_per_second
 
     @property
-    def cell(self) -> tuple[str, str]:
-        return self.row.question.gpu.name, self.row.question.dtype
+    def cell(self) -> Cell:
+        return self.row.question.gpu.name, self.row.question.dtype, self.row.kind
 
 
 def scored(kept: Iterable[Row]) -> list[Scored]:
@@ -53,10 +56,10 @@ def scored(kept: Iterable[Row]) -> list[Scored]:
     return found
 
 
-def scalars(found: Iterable[Scored], own: bool = False) -> dict[tuple[str, str], float]:
-    """Geometric mean of the ratios of a GPU and precision; of all its rows where the split `fit` has none."""
-    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
-    whole: dict[tuple[str, str], list[float]] = defaultdict(list)
+def scalars(found: Iterable[Scored], own: bool = False) -> dict[Cell, float]:
+    """Geometric mean of the ratios of a cell; of all its rows where the split `fit` has none."""
+    ratios: dict[Cell, list[float]] = defaultdict(list)
+    whole: dict[Cell, list[float]] = defaultdict(list)
     for each in found:
         whole[each.cell].append(each.ratio)
         if own or each.row.said["split"] == "fit":
@@ -74,12 +77,12 @@ def summary(kept: list[float]) -> str:
     return f"{100 * statistics.median(kept):6.1f} {100 * statistics.fmean(kept):6.1f} {100 * p90:6.1f}"
 
 
-def table(found: list[Scored], scale: dict[tuple[str, str], float]) -> list[str]:
+def table(found: list[Scored], scale: dict[Cell, float]) -> list[str]:
     """One line per GPU, precision, kind and split, and one per kind and split over all."""
     groups: dict[tuple[str, ...], list[Scored]] = defaultdict(list)
     for each in found:
         split = each.row.said["split"]
-        groups[each.cell[0], each.cell[1], each.row.kind, split].append(each)
+        groups[(*each.cell, split)].append(each)
         groups["~all", "", each.row.kind, split].append(each)
         groups["~all", "", "", split].append(each)
     lines = [f"{'gpu':10} {'dtype':6} {'kind':6} {'split':5} rows  before: median, mean, p90 %   after"]
@@ -104,9 +107,8 @@ def main() -> None:
     print(f"{len(found)} rows, {len(bad)} called infeasible")
     for each in bad:
         print(f"  {each.row.name}: {each.why}")
-    print(
-        "scalars: " + ", ".join(f"{gpu} {dtype} {value:.3f}" for (gpu, dtype), value in sorted(scale.items()))
-    )
+    said = (f"{' '.join(cell)} {value:.3f}" for cell, value in sorted(scale.items()))
+    print("scalars: " + ", ".join(said))
     print("\n".join(table(found, scale)))
     if options.rows:
         for each in sorted(found, key=lambda each: -abs(math.log(each.ratio / scale[each.cell]))):

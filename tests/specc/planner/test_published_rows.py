@@ -1,6 +1,7 @@
 """Published training runs: every one of them is a question that the planner understands."""
 
 import functools
+import statistics
 import sys
 from pathlib import Path
 
@@ -19,8 +20,8 @@ ROWS = list(published.rows())
 SLIPS = {"P021": "experts over more ranks than a stage has: the page prints the group of another column"}
 """Rules that rows which are not scored may break, and why they do."""
 
-INFEASIBLE_MOST = 0.70
-"""Share of the scored rows that may be called infeasible. All of them ran: this is to come down to 0."""
+OFF_MOST = {("bf16", "fit"): 0.12, ("bf16", "held"): 0.12, ("fp8", "fit"): 0.12, ("fp8", "held"): 0.15}
+"""Median error of throughput on dense H100 rows, after one scalar per precision. To come down to 0.05."""
 
 
 @functools.cache
@@ -30,7 +31,7 @@ def scored() -> list[score.Scored]:
 
 def test_the_table_is_large_and_a_third_of_it_is_held_out():
     held = sum(row.said["split"] == "held" for row in ROWS) / len(ROWS)
-    assert len(ROWS) >= 250
+    assert len(ROWS) >= 500
     assert 0.25 < held < 0.45
 
 
@@ -64,6 +65,13 @@ def test_the_two_columns_of_a_row_agree_with_the_models_flops(row: published.Row
     assert 0.93 * (half - attention / 2 - logits) < said < 1.05 * (half + attention)
 
 
-def test_most_of_what_ran_is_called_feasible():
-    bad = [each.row.name for each in scored() if each.why]
-    assert len(bad) <= INFEASIBLE_MOST * len(scored()), "\n".join(bad)
+def test_nothing_that_ran_is_called_infeasible():
+    assert [f"{each.row.name}: {each.why}" for each in scored() if each.why] == []
+
+
+@pytest.mark.parametrize(("dtype", "split"), OFF_MOST)
+def test_throughput_of_dense_models_on_h100s_is_near_the_published(dtype: str, split: str):
+    cell = ("h100-80gb", dtype, "dense")
+    scale = score.scalars(scored())[cell]
+    rows = (each for each in scored() if each.cell == cell and each.row.said["split"] == split)
+    assert statistics.median(score.errors(each.ratio / scale for each in rows)) < OFF_MOST[dtype, split]
