@@ -82,9 +82,9 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     yield from _of_role(stage, prefix, folder)
     for name, role in (stage.get("roles") or {}).items():
         yield from _of_role(role, f"{prefix}roles.{name}.", folder)
-    chats = "chat_template" in stage.get("model", "")
+    chats, judged = "chat_template" in stage.get("model", ""), stage.get("algorithm") == "reward"
     for key, data in (stage.get("data") or {}).items():
-        yield from _of_data(data, f"{prefix}data.{key}", folder, chats)
+        yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged)
 
 
 def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
     yield _set(path, {"shape": small, **kept})
 
 
-def _of_data(said: Any, path: str, folder: Path, chats: bool) -> Iterator[str]:
+def _of_data(said: Any, path: str, folder: Path, chats: bool, judged: bool) -> Iterator[str]:
     """Few of the rows that are here; generated ones in place of those that are not."""
     rows = {"path": said} if isinstance(said, str) else said
     if "path" not in rows:
@@ -115,7 +115,7 @@ def _of_data(said: Any, path: str, folder: Path, chats: bool) -> Iterator[str]:
     if _is_here(rows["path"], folder):
         yield _set(path, {**rows, "limit": min(rows.get("limit") or ROWS, ROWS)})
     else:
-        form = {"format": "chat"} if chats or rows.get("format") == "chat" else {}
+        form = {"format": "chat"} if (chats and not judged) or rows.get("format") == "chat" else {}
         yield _set(path, {"path": "builtin:arithmetic", **form, "limit": ROWS})
 
 
