@@ -24,12 +24,24 @@ def token_logprobs(logits: Tensor, labels: Tensor, vocab: int, group: dist.Proce
     backward pass. `labels` [...] int64 count over the whole vocabulary of `vocab` entries. Every rank
     of `group` (None or one rank: nothing is cut) gets the same result.
     """
-    return _TokenLogprobs.apply(logits, labels, vocab, group)  # type: ignore[no-any-return]
+    return _TokenLogprobs.apply(logits, labels, vocab, group, False)[0]  # type: ignore[no-any-return]
+
+
+def token_logprobs_and_entropy(
+    logits: Tensor, labels: Tensor, vocab: int, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """log p(label), and the entropy of the whole distribution in nats; both fp32, of the shape of `labels`.
+
+    Arguments as of `token_logprobs`; gradients flow through both.
+    """
+    return _TokenLogprobs.apply(logits, labels, vocab, group, True)  # type: ignore[no-any-return]
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, vocab: int, group: Any) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, vocab: int, group: Any, entropy: bool
+    ) -> tuple[Tensor, Tensor | None]:
         rank, size = (group.rank(), group.size()) if group is not None else (0, 1)
         columns = logits.size(-1)
         first = rank * columns
@@ -47,23 +59,44 @@ class _TokenLogprobs(torch.autograd.Function):
         if group is not None and size > 1:
             log_sum, label_logit = _over_ranks(log_sum, label_logit, group)
 
-        ctx.save_for_backward(logits, log_sum, local, here)
+        entropies = _entropies(rows[:, :counted], log_sum, group) if entropy else None
+        ctx.save_for_backward(logits, log_sum, local, here, entropies)
         ctx.counted = counted
-        return (label_logit - log_sum).view(labels.shape)
+        logprobs = (label_logit - log_sum).view(labels.shape)
+        return logprobs, None if entropies is None else entropies.view(labels.shape)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, log_sum, local, here = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """d log p(label) / dz = 1[label] - p;  dH / dz = -p (log p + H)."""
+        logits, log_sum, local, here, entropies = ctx.saved_tensors
         rows = logits.detach().view(-1, logits.size(-1))
         g = gradients[0].reshape(-1)
+        h = g if entropies is None else gradients[1].reshape(-1)
         counted = ctx.counted
         for block in _blocks(rows):
-            grad = (rows[block, :counted].float() - log_sum[block, None]).exp_().mul_(-g[block, None])
+            log_p = rows[block, :counted].float() - log_sum[block, None]
+            if entropies is None:
+                grad = log_p.exp_().mul_(-g[block, None])
+            else:
+                surprise = (log_p + entropies[block, None]).mul_(h[block, None])
+                grad = log_p.exp_().mul_(-g[block, None] - surprise)
             if counted:
                 grad.scatter_add_(1, local[block, None], (g[block] * here[block])[:, None])
             rows[block, :counted] = grad
         rows[:, counted:] = 0
-        return rows.view(logits.shape), None, None, None
+        return rows.view(logits.shape), None, None, None, None
+
+
+def _entropies(rows: Tensor, log_sum: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """-sum p log p of each row, whose columns are cut over the ranks."""
+    found = torch.zeros(rows.size(0), dtype=torch.float32, device=rows.device)
+    if rows.size(1):
+        for block in _blocks(rows):
+            log_p = rows[block].float() - log_sum[block, None]
+            found[block] = -(log_p.exp() * log_p).sum(-1)
+    if group is not None and group.size() > 1:
+        dist.all_reduce(found, group=group)
+    return found
 
 
 def _over_ranks(log_sum: Tensor, label_logit: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
