@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k bench-published
+.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k campaign-search bench-planner bench-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -59,3 +59,11 @@ bench-gsm8k: .venv/.ready
 ## make bench-published  the planner beside published training runs: what it calls infeasible, how far it is off
 bench-published: .venv/.ready
 	$(BIN)/python tests/published/score.py
+
+## make campaign-search  the planner's search against plain enumeration on thousands of random problems
+campaign-search: .venv/.ready
+	$(BIN)/python tests/campaign_search.py
+
+## make bench-planner  seconds of the search and how many legal choices there are, up to 16,384 GPUs
+bench-planner: .venv/.ready
+	$(BIN)/python tests/bench_planner.py

@@ -1,21 +1,23 @@
 """Why a role's layout is what it is: what else was possible, what it lost by, and what does not fit.
 
-The search is done once more on the plan's nodes and everything it saw is kept, not the best alone; each
-layout stands there with its best micro-batch. What was pinned stays pinned.
+The search is done once more on the plan's nodes and goes on behind the winner; each layout stands there with
+its best micro-batch. Those that do not fit are the ones that would have been as fast. What was pinned stays
+pinned.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from specc.plan import Layout, Role
-from specc.planner import layouts, rules
+from specc.planner import layouts
+from specc.planner.bounds import Bounds
 from specc.planner.hardware import Gpu
-from specc.planner.layouts import Found
+from specc.planner.layouts import Found, Frontier
 from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes, peak
 from specc.planner.placement import Request
 from specc.planner.shapes import layers_of_stage, padded_vocab, stage_parameters
+from specc.planner.space import Space
 
 RUNNERS_UP, NEAREST = 4, 3
 
@@ -62,17 +64,14 @@ class Comparison:
 
 def compare(request: Request, role: Role, card: Gpu) -> Comparison:
     """What the role's choice was made from."""
-    fitting, large = _seen(request, role, card)
-    own = str(role.layout)
-    runners_up = [f for f in fitting if str(f.case.layout) != own][:RUNNERS_UP]
-    large = [f for f in large if str(f.case.layout) != own]
+    runners_up, large = _rivals(request, role, card)
     if request.nodes is None and role.nodes > 1 and card.name != "cpu":
         fewer = layouts.search(request.work, card, role.nodes - 1, role.gpus, request.pins)
-        large = [*([fewer.smallest] if fewer.smallest else []), *large]
+        large = [*([fewer.smallest] if fewer.smallest and not fewer.best else []), *large]
     stage = role.memory.worst_rank // (role.layout.tp * role.layout.cp * role.layout.dp)
     return Comparison(
         role=role.name,
-        winner=own,
+        winner=str(role.layout),
         step_seconds=role.step_seconds,
         bubble=_bubble(role.layout, role.micro_batch, role.global_batch),
         runners_up=tuple(_rival(found, role) for found in runners_up),
@@ -83,24 +82,27 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
     )
 
 
-def _seen(request: Request, role: Role, card: Gpu) -> tuple[list[Found], list[Found]]:
-    """Of every legal layout its fastest case that fits, fastest first; of those that have none, the
-    smallest case, smallest first.
+def _rivals(request: Request, role: Role, card: Gpu) -> tuple[list[Found], list[Found]]:
+    """The next fastest layouts that fit; and those that do not with any micro-batch: first the ones that
+    would be as fast, then the nearest to fitting.
     """
+    space = Space(request.work, card, role.gpus, request.pins)
+    frontier = Frontier(Bounds(space), role.nodes, keep_large=True)
     fitting: dict[Layout, Found] = {}
+    for found in frontier:
+        fitting.setdefault(found.case.layout, found)
+        if len(fitting) > RUNNERS_UP + 1:
+            break
     large: dict[Layout, Found] = {}
-    for case in layouts.cases(request.work, card, role.nodes, role.gpus, request.pins):
-        if not rules.is_legal(case):
-            continue
-        found = layouts.judged(case)
-        if not found.fits and request.pins.recompute is None and request.work.trains:
-            found = layouts.judged(dataclasses.replace(case, recompute="full"))
-        best, order = (fitting, found.order) if found.fits else (large, (found.total_gib,))
-        held = best.get(case.layout)
-        if held is None or order < (held.order if found.fits else (held.total_gib,)):
-            best[case.layout] = found
-    left = [found for layout, found in large.items() if layout not in fitting]
-    return sorted(fitting.values(), key=lambda f: f.order), sorted(left, key=lambda f: f.total_gib)
+    as_fast = sorted(frontier.too_large, key=lambda f: (f.total_gib, f.order))
+    others = (
+        layouts.smallest(space, role.nodes, NEAREST, only_too_large=True) if len(as_fast) < NEAREST else []
+    )
+    for found in (*as_fast, *others):
+        if found.case.layout not in fitting and found.case.layout != role.layout:
+            large.setdefault(found.case.layout, found)
+    runners_up = [found for layout, found in fitting.items() if layout != role.layout]
+    return runners_up[:RUNNERS_UP], list(large.values())
 
 
 def _rival(found: Found, role: Role) -> Rival:

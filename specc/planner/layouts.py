@@ -1,54 +1,39 @@
 """The search: every legal way to cut up a role's GPUs, and the best of those that fit.
 
-Exhaustive over TP, PP, CP, EP and micro-batch; full recomputation is tried where plain storing does not
-fit, since it always costs time and never memory. What a spec pins stays pinned.
+Exhaustive over TP, PP, VP, CP, EP, ETP, DP, micro-batch and recomputation (`space`). Choices are looked at
+by a bound that none of them undercuts (`bounds`), the exact predictions are made of those only that may
+still win, and the first that comes out is the optimum: best first, as in A*. What is pruned is provably no
+better, given that of one cut
+  - a larger micro-batch never takes less memory, and
+  - more pieces of a stage never take less memory where they leave every stage its number of layers,
+which tests hold, as they hold the whole search to plain enumeration. What a spec pins stays pinned.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from specc.plan import Layout
 from specc.planner import rules
+from specc.planner.bounds import Bounds
 from specc.planner.cost import step_seconds
 from specc.planner.hardware import Gpu
 from specc.planner.memory import GIB, Workload, oom_probability, peak
 from specc.planner.rules import Broken, Case, link_domain
-from specc.planner.shapes import balanced
+from specc.planner.shapes import parameters
+from specc.planner.space import Cut, Pins, Space, divisors
+
+__all__ = ["Broken", "Cut", "Pins", "Space"]
 
 MARGIN = 0.05
 """The search takes layouts whose probability of running out of memory is at most this."""
 
-LONG = 16384
-"""Rows longer than this may be cut by context parallelism."""
-
 NODES_MOST = 2048
-
-
-@dataclass(frozen=True)
-class Pins:
-    """What the spec says about a layout; None is the planner's to choose."""
-
-    tp: int | None = None
-    pp: int | None = None
-    vp: int | None = None
-    cp: int | None = None
-    ep: int | None = None
-    etp: int | None = None
-    micro_batch: int | None = None
-    recompute: str | None = None
-    stage_layers: tuple[int, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f.name for f in dataclasses.fields(self) if getattr(self, f.name))
-
-    @property
-    def parallel(self) -> bool:
-        """Whether the layout itself is pinned, in part or whole."""
-        return any(getattr(self, name) for name in ("tp", "pp", "vp", "cp", "ep", "etp"))
 
 
 @dataclass(frozen=True)
@@ -68,112 +53,257 @@ class Found:
     def order(self) -> tuple[float | int, ...]:
         """Faster first; of equally fast ones the simpler layout, so that the choice is always the same."""
         case, layout = self.case, self.case.layout
-        sizes = (layout.pp, layout.tp, layout.cp, layout.ep, layout.vp)
+        sizes = (layout.pp, layout.tp, layout.cp, layout.ep, layout.etp, layout.vp)
         return (self.seconds, case.recompute != "none", *sizes, -case.micro_batch)
 
-
-def layouts(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> Iterator[Layout]:
-    """Layouts worth asking the rules about: sizes that divide the world, in rising order."""
-    world = nodes * gpus
-    for tp in _sizes(pins.tp, _divisors(min(world, link_domain(gpu, gpus)))):
-        for cp in _sizes(pins.cp, _context(work, world // tp)):
-            rest = world // (tp * cp) if tp > 0 and cp > 0 else 0
-            for pp in _sizes(pins.pp, [d for d in _divisors(rest) if d <= work.shape.layers]):
-                dp = max(1, rest // pp) if pp > 0 else 1
-                vp, etp = pins.vp or 1, pins.etp or 1
-                for ep in _sizes(pins.ep, _expert_sizes(work, tp * cp * dp)):
-                    yield Layout(
-                        tp, pp, vp, cp, ep, etp, dp, tp > 1, _uneven(work, pp, vp, pins.stage_layers)
-                    )
-
-
-def _sizes(pinned: int | None, free: list[int]) -> list[int]:
-    return free if pinned is None else [pinned]
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
-
-
-def _context(work: Workload, rest: int) -> list[int]:
-    """CP sizes to try: powers of two, of long rows only, which keep 4096 tokens or more per rank."""
-    if work.seq_length <= LONG or work.implementation != "te" or work.packing:
-        return [1]
-    return [c for c in (1, 2, 4, 8, 16, 32, 64) if rest % c == 0 and work.seq_length // c >= 4096]
-
-
-def _expert_sizes(work: Workload, group: int) -> list[int]:
-    experts = work.shape.experts
-    return [e for e in _divisors(experts) if group % e == 0] if experts else [1]
-
-
-def _uneven(work: Workload, pp: int, vp: int, pinned: tuple[int, ...]) -> tuple[int, ...]:
-    """The layers of each chunk when they are pinned or do not divide; () for an even pipeline."""
-    layers, chunks = work.shape.layers, pp * vp
-    if pinned or chunks < 1 or layers % chunks == 0 or layers < chunks:
-        return pinned
-    return balanced(layers, chunks)
-
-
-def cases(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> Iterator[Case]:
-    """Every case the pins allow on these nodes, legal or not; recomputation is left to `best`."""
-    for layout in layouts(work, gpu, nodes, gpus, pins):
-        share = work.global_batch // layout.dp
-        sizes = [m for m in (1, 2, 4, 8, 16, 32, 64) if m <= share and share % m == 0] or [1]
-        for micro_batch in _sizes(pins.micro_batch, sizes):
-            yield Case(work, gpu, nodes, gpus, layout, micro_batch, pins.recompute or "none")
+    @property
+    def gpu_seconds(self) -> float:
+        return self.seconds * self.case.world
 
 
 def judged(case: Case) -> Found:
     """The case with its memory and its time."""
-    worst = peak(case.work, case.layout, case.micro_batch, case.recompute, case.gpu.name != "cpu")
-    total = worst.total / GIB
-    seconds = step_seconds(case.work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
+    return _with_memory(case, _seconds(case))
+
+
+def _seconds(case: Case) -> float:
+    return step_seconds(case.work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
+
+
+def _with_memory(case: Case, seconds: float) -> Found:
+    total = _bytes(case) / GIB
     return Found(case, total, oom_probability(total, case.gpu.usable_gib), seconds)
+
+
+def _bytes(case: Case) -> float:
+    return peak(case.work, case.layout, case.micro_batch, case.recompute, case.gpu.name != "cpu").total
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search over one number of nodes saw."""
+    """What there is on one number of nodes; what is not always asked for is looked for when it is."""
 
     best: Found | None = None  # the fastest that fits with margin
-    smallest: Found | None = None  # the legal one with the least memory
-    fitting: int = 0  # legal layouts that fit
-    legal: int = 0
+    space: Space | None = field(default=None, compare=False, repr=False)
+    nodes: int = 0
+
+    @functools.cached_property
+    def smallest(self) -> Found | None:
+        """The legal one with the least memory, None when none is legal."""
+        return None if self.space is None else least_memory(self.space, self.nodes)
+
+    @functools.cached_property
+    def legal(self) -> int:
+        """Legal choices, ways to recompute aside."""
+        return 0 if self.space is None else self.space.count(self.nodes)
 
 
 def search(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> Search:
-    """The fastest legal case that fits on these nodes.
+    """The fastest legal case that fits on these nodes."""
+    space = Space(work, gpu, gpus, pins)
+    return Search(fastest(Bounds(space), nodes), space, nodes)
 
-    Exact: full recomputation is slower than none and takes no more memory, so it is tried only where
-    none does not fit; and a larger micro-batch of the same layout never takes less memory, so the
-    first one that does not fit under either ends that layout.
+
+def fastest(bounds: Bounds, nodes: int, within: float = math.inf) -> Found | None:
+    """The fastest that fits on these nodes; None when that takes more than `within` seconds, or none fits."""
+    return next(iter(Frontier(bounds, nodes, within)), None)
+
+
+class Frontier:
+    """Legal choices that fit on so many nodes, best first, found one by one as they are asked for.
+
+    What waits in the heap is either found or a step that makes it more precise: a cut with a micro-batch
+    opens into numbers of pieces, those get their seconds, and only then their memory.
+    With `keep_large`, `too_large` collects those that might have come out by then but do not fit.
     """
-    best = smallest = None
-    fitting = legal = 0
-    full: tuple[Layout, int] | None = None
-    for case in cases(work, gpu, nodes, gpus, pins):
-        if full is not None and full[0] is case.layout and case.micro_batch > full[1]:
-            continue
+
+    def __init__(
+        self, bounds: Bounds, nodes: int, within: float = math.inf, keep_large: bool = False
+    ) -> None:
+        self.bounds, self.space, self.nodes, self.within = bounds, bounds.space, nodes, within
+        self.keep_large = keep_large
+        self.too_large: list[Found] = []
+        self._full: dict[tuple[Cut, int], int] = {}  # of a cut and its pieces, a micro-batch too large
+        self._heap: list[tuple[float, tuple[float | int, ...], int, Found | Callable[[], None]]] = []
+        self._turn = itertools.count()
+
+    def __iter__(self) -> Iterator[Found]:
+        self._begin()
+        while self._heap:
+            _, _, _, item = heapq.heappop(self._heap)
+            if isinstance(item, Found):
+                yield item
+            else:
+                item()
+
+    def _push(self, seconds: float, item: Found | Callable[[], None]) -> None:
+        """A step comes before what was found to be as fast: only then are all of equal time compared."""
+        if seconds <= self.within:
+            order = item.order if isinstance(item, Found) else ()
+            heapq.heappush(self._heap, (seconds, order, next(self._turn), item))
+
+    def _begin(self) -> None:
+        space, bounds, capacity = self.space, self.bounds, self.space.gpu.usable_gib
+        for cut in space.cuts(self.nodes):
+            if oom_probability(bounds.bytes(cut) / GIB, capacity) > MARGIN:
+                continue
+            for micro_batch in space.micro_batches(cut):
+                pieces = space.pieces(cut, micro_batch)
+                if pieces:
+                    seconds = bounds.seconds(cut, micro_batch, pieces[-1])
+                    self._push(seconds, functools.partial(self._open, cut, micro_batch))
+
+    def _open(self, cut: Cut, micro_batch: int) -> None:
+        """A cut with a micro-batch: its numbers of pieces, unless even the least memory is too much."""
+        pieces = self.space.pieces(cut, micro_batch)
+        first = pieces[0]
+        if not self._has_room(cut, first, micro_batch):
+            pieces = tuple(vp for vp in pieces if not self._same_stages(cut, first, vp))
+        rest = self.bounds.rest(cut, micro_batch, first) if pieces else 0.0
+        for vp in pieces:
+            seconds = self.bounds.seconds(cut, micro_batch, vp, rest)
+            self._push(seconds, functools.partial(self._time, cut, micro_batch, vp))
+
+    def _has_room(self, cut: Cut, vp: int, micro_batch: int) -> bool:
+        """Whether it may fit: legal, and not too large in every way to recompute."""
+        if micro_batch >= self._full.get((cut, vp), micro_batch + 1):
+            return False
+        found = None
+        for mode in reversed(self.space.modes):
+            case = self.space.case(self.nodes, cut, vp, micro_batch, mode)
+            if found is None and not rules.is_legal(case):
+                return False
+            found = _with_memory(case, 0.0)
+            if found.fits:
+                return True
+        assert found is not None
+        self._refuse(found)
+        self._full[cut, vp] = micro_batch
+        return False
+
+    def _refuse(self, found: Found) -> None:
+        if self.keep_large:
+            self.too_large.append(judged(found.case))
+
+    def _same_stages(self, cut: Cut, one: int, other: int) -> bool:
+        return one == other or self.space.stages(cut.pp, one) == self.space.stages(cut.pp, other)
+
+    def _time(self, cut: Cut, micro_batch: int, vp: int, turn: int = 0) -> None:
+        """The seconds of a choice; whether it is legal and fits waits until they may win."""
+        case = self.space.case(self.nodes, cut, vp, micro_batch, self.space.modes[turn])
+        seconds = _seconds(case)
+        slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
+        self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
+
+    def _weigh(self, case: Case, seconds: float, slower: Callable[[], None]) -> None:
+        """A choice whose time may win: it is found if it fits, else with more recomputation perhaps."""
         if not rules.is_legal(case):
-            continue
-        legal += 1
-        found = judged(case)
-        if not found.fits and pins.recompute is None and work.trains:
-            found = judged(dataclasses.replace(case, recompute="full"))
-        if smallest is None or found.total_gib < smallest.total_gib:
-            smallest = found
-        if not found.fits:
-            full = (case.layout, case.micro_batch)
-            continue
-        fitting += 1
-        if best is None or found.order < best.order:
-            best = found
-    return Search(best, smallest, fitting, legal)
+            return
+        found = _with_memory(case, seconds)
+        if found.fits:
+            self._push(seconds, found)
+        elif case.recompute != self.space.modes[-1]:
+            slower()
+        else:
+            self._refuse(found)
+
+
+def least_memory(space: Space, nodes: int) -> Found | None:
+    """The legal choice that takes the least memory, None when none is legal."""
+    return next(iter(smallest(space, nodes, 1)), None)
+
+
+def smallest(space: Space, nodes: int, count: int, only_too_large: bool = False) -> list[Found]:
+    """The cuts that take the least memory, each as its leanest choice, the smallest first; perhaps only of
+    those that do not fit however lean.
+    """
+    bounds = Bounds(space)
+    kept: list[Found] = []
+    for low, cut in sorted((bounds.bytes(cut), cut) for cut in space.cuts(nodes)):
+        if len(kept) == count and low > kept[-1].total_gib * GIB:
+            break
+        lean = [_with_memory(case, 0.0) for case in _lean(space, nodes, cut) if rules.is_legal(case)]
+        if lean and not (only_too_large and any(found.fits for found in lean)):
+            least = min(lean, key=lambda found: found.total_gib)
+            kept = sorted([*kept, least], key=lambda found: found.total_gib)[:count]
+    return [judged(found.case) for found in kept]
+
+
+def _lean(space: Space, nodes: int, cut: Cut) -> Iterator[Case]:
+    """The cases of a cut among which is the one with the least memory: of each number of pieces, the
+    smallest micro-batch that allows it.
+    """
+    seen: set[int] = set()
+    for micro_batch in space.micro_batches(cut):
+        for vp in space.pieces(cut, micro_batch):
+            if vp not in seen:
+                seen.add(vp)
+                yield from (space.case(nodes, cut, vp, micro_batch, mode) for mode in space.modes)
+
+
+# --- numbers of nodes --------------------------------------------------------------------------------
+
+
+def fewest_nodes(work: Workload, gpu: Gpu, gpus: int, pins: Pins, most: int = NODES_MOST) -> Search | None:
+    """The search on the smallest number of nodes that fits, or None when none up to `most` does."""
+    space = Space(work, gpu, gpus, pins)
+    bounds = Bounds(space)
+    for nodes in range(state_bound(work, gpu, gpus), most + 1):
+        best = fastest(bounds, nodes)
+        if best is not None:
+            return Search(best, space, nodes)
+    return None
+
+
+def state_bound(work: Workload, gpu: Gpu, gpus: int) -> int:
+    """Nodes below which even perfectly shared weights, gradients and optimizer state do not fit."""
+    if gpu.usable_gib <= 0:
+        return 1
+    total = parameters(work.shape, work.head) * work.element_bytes
+    return max(1, int(total / (gpu.usable_gib * GIB * gpus)))
+
+
+# --- when nothing is legal ---------------------------------------------------------------------------
+
+
+def cases(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> Iterator[Case]:
+    """Cases that the pins allow on these nodes, legal or not, to name the rules that forbid them all."""
+    for layout in _layouts(work, gpu, nodes, gpus, pins):
+        share = max(1, work.global_batch // layout.dp)
+        for micro_batch in (pins.micro_batch,) if pins.micro_batch else divisors(share):
+            yield Case(work, gpu, nodes, gpus, layout, micro_batch, pins.recompute or "none")
+
+
+def _layouts(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> Iterator[Layout]:
+    """Layouts of sizes that divide the world; what is pinned need not."""
+    world = nodes * gpus
+    for tp in _sizes(pins.tp, divisors(min(world, link_domain(gpu, gpus)))):
+        for cp in _sizes(pins.cp, (1,)):
+            rest = max(1, world // max(1, tp * cp))
+            for pp in _sizes(pins.pp, [d for d in divisors(rest) if d <= work.shape.layers]):
+                dp = max(1, rest // max(1, pp))
+                for ep in _sizes(pins.ep, (1,)):
+                    yield _layout(work, pins, Cut(tp, cp, pp, dp, ep, pins.etp or 1))
+
+
+def _layout(work: Workload, pins: Pins, cut: Cut) -> Layout:
+    vp = pins.vp or 1
+    chunks, layers, dealt = max(1, cut.pp * vp), work.shape.layers, pins.stage_layers
+    if not dealt and layers % chunks and layers >= chunks:
+        from specc.planner.shapes import balanced
+
+        dealt = balanced(layers, chunks)
+    return Layout(cut.tp, cut.pp, vp, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1, dealt)
+
+
+def _sizes(pinned: int | None, free: Iterable[int]) -> Iterable[int]:
+    return free if pinned is None else (pinned,)
 
 
 def least_illegal(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -> list[Broken]:
     """Why nothing the pins allow is legal: what the nearest case breaks. Empty when one is legal."""
+    if Space(work, gpu, gpus, pins).count(nodes):
+        return []
     nearest: list[Broken] | None = None
     for case in cases(work, gpu, nodes, gpus, pins):
         found = rules.broken(case)
@@ -187,37 +317,3 @@ def least_illegal(work: Workload, gpu: Gpu, nodes: int, gpus: int, pins: Pins) -
 def _distance(found: list[Broken], pins: Pins) -> tuple[int, int]:
     """Fewer broken rules are nearer; of as many, those that the pins themselves break count first."""
     return len(found), sum(1 for broken in found if broken.fields[0] not in pins.names)
-
-
-def fewest_nodes(work: Workload, gpu: Gpu, gpus: int, pins: Pins, most: int = NODES_MOST) -> Search | None:
-    """The search on the smallest number of nodes that fits, or None when none up to `most` does.
-
-    Starts where the model's state alone would fit if every byte were shared; every number up to 64
-    nodes is tried, above that multiples of 4, 16 and 64.
-    """
-    for nodes in _node_counts(_state_bound(work, gpu, gpus), most):
-        result = search(work, gpu, nodes, gpus, pins)
-        if result.best is not None:
-            return result
-    return None
-
-
-def _state_bound(work: Workload, gpu: Gpu, gpus: int) -> int:
-    """Nodes below which even perfectly shared weights, gradients and optimizer state do not fit."""
-    if gpu.usable_gib <= 0:
-        return 1
-    from specc.planner.shapes import parameters
-
-    per_parameter = (12 + work.element_bytes + work.gradient_bytes) if work.trains else work.element_bytes
-    if work.precision == "fp32" and work.trains:
-        per_parameter = 16
-    total = parameters(work.shape, work.head) * per_parameter
-    return max(1, int(total / (gpu.usable_gib * GIB * gpus)))
-
-
-def _node_counts(low: int, most: int) -> Iterator[int]:
-    steps = ((64, 1), (256, 4), (1024, 16), (1 << 30, 64))
-    for nodes in range(low, most + 1):
-        step = next(s for limit, s in steps if nodes <= limit)
-        if nodes % step == 0:
-            yield nodes

@@ -1,9 +1,8 @@
 """The choices that a role leaves open: more nodes and an earlier end, or fewer and a later one.
 
 At one number of nodes the fastest layout is the best in GPU-hours too, and GPU-hours are nodes times
-time; so an option is dominated exactly when another takes no more nodes and no more time. Tried are the
-fewest nodes that fit, round multiples of them, and powers of two and three times those, up to REACH
-times as many.
+time; so an option is dominated exactly when another takes no more nodes and no more time. Every number of
+nodes is looked at, from the fewest that fit up to REACH times as many, or as the cluster gives.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from specc import planner
 from specc.plan import Job, Layout, Memory, Plan, Role
-from specc.planner import layouts
+from specc.planner import layouts, objectives
 from specc.planner.hardware import Gpu, gpu
 from specc.planner.layouts import NODES_MOST, Found
 from specc.planner.memory import role_memory
@@ -26,9 +25,6 @@ from specc.planner.placement import Request
 if TYPE_CHECKING:
     from specc.graph import Graph
     from specc.spec.cluster import Profile
-
-REACH = 16
-"""Options take up to so many times the fewest nodes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,9 @@ def options(graph: Graph, profile: Profile, plan: Plan, folder: Path | str, coun
         card = gpu(plan.cluster.gpu)
         assert card is not None
         front = pareto(_candidates(request, card, role, profile.nodes or NODES_MOST))
-        ways = [_taken(role, found) for found in front] or [role]
+        ways = [_taken(role, found) for found in front]
+        if role not in ways:
+            ways = sorted([*ways, role], key=lambda way: way.nodes)
         said += spread([_option(job, way, way is role) for way in ways], count)
     return said
 
@@ -69,19 +67,11 @@ def _candidates(request: Request, card: Gpu, role: Role, most: int) -> Iterable[
     """
     if card.name == "cpu":
         return []
+    work, pins = request.work, request.pins
     if request.nodes is not None:
-        counts = [request.nodes]
-    else:
-        counts = node_counts(role.nodes, min(most, REACH * role.nodes))
-    searches = (layouts.search(request.work, card, nodes, role.gpus, request.pins) for nodes in counts)
-    return [found.best for found in searches if found.best is not None]
-
-
-def node_counts(fewest: int, most: int) -> list[int]:
-    """Numbers of nodes worth asking about, rising."""
-    round_ones = {odd << power for odd in (1, 3) for power in range(most.bit_length())}
-    multiples = {fewest * times for times in (1, 2, 3, 4, 6, 8, 12, 16)}
-    return sorted(nodes for nodes in round_ones | multiples if fewest <= nodes <= most)
+        found = layouts.search(work, card, request.nodes, role.gpus, pins).best
+        return [found] if found is not None else []
+    return objectives.front(work, card, role.gpus, pins, min(most, request.max_nodes or most))
 
 
 def pareto(found: Iterable[Found]) -> list[Found]:

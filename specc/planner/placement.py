@@ -11,13 +11,17 @@ from dataclasses import dataclass
 
 from specc import plan
 from specc.diagnostics import Diagnostic
-from specc.planner import layouts
+from specc.planner import layouts, objectives
 from specc.planner.hardware import Gpu, gpu
-from specc.planner.layouts import Found, Pins, Search
+from specc.planner.layouts import NODES_MOST, Found, Search
 from specc.planner.memory import Workload, role_memory
+from specc.planner.space import Pins, Space
 
 BIGGER = ("a100-80gb", "h100-80gb", "h200", "b200")
 """GPUs that the error names, in nodes of 8, when no number of the profile's own would do."""
+
+SENSIBLE = 8
+"""Times the GPUs of the smallest way that fits: a way that takes more of them is not advised."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Request:
     nodes: int | None
     gpus: int | None  # per node
     paths: dict[str, str]  # field of a case -> its path in the spec; "" -> the role's own
+    objective: str = "fewest_nodes"  # one of objectives.OBJECTIVES: which number of nodes, when that is open
+    max_nodes: int | None = None  # as the spec says; the cluster may give fewer
 
     def path(self, *fields: str) -> str:
         """The path of the first of these fields that the spec has, else the role's."""
@@ -51,16 +57,51 @@ def place(
             Diagnostic("P034", "error", message, request.path("gpus"), "", f"use gpus: {gpus_per_node}")
         ]
     if request.nodes is None:
-        found = layouts.fewest_nodes(request.work, card, gpus, request.pins, most)
-        if found is not None and found.best is not None:
-            return _role(request, found.best, _why(request, found)), []
-        return None, _nothing(request, card, gpus, most)
+        return _place_anywhere(request, card, gpus, most)
     found = layouts.search(request.work, card, request.nodes, gpus, request.pins)
     if found.best is not None:
         return _role(request, found.best, _why(request, found)), []
-    if found.smallest is None or not (request.pins.parallel or found.smallest.oom_probability < 0.5):
-        return None, _nothing(request, card, gpus, most)
-    return _tight(request, found.smallest)
+    if found.smallest is not None and (found.smallest.oom_probability < 0.5 or _is_the_pins(request, found)):
+        return _tight(request, found.smallest)
+    return None, _nothing(request, card, gpus, most)
+
+
+def _place_anywhere(
+    request: Request, card: Gpu, gpus: int, most: int
+) -> tuple[plan.Role | None, list[Diagnostic]]:
+    """The role on the number of nodes that is best by its objective."""
+    if request.objective == "earliest" and request.max_nodes is None:
+        message = "the earliest end is that of a number of nodes, and none is given"
+        help = "add plan.max_nodes, the most nodes that it may take"
+        return None, [Diagnostic("P037", "error", message, request.path("objective"), "", help)]
+    most = min(most, request.max_nodes or most)
+    bound = most if most < NODES_MOST else None
+    found = objectives.choose(request.work, card, gpus, request.pins, request.objective, bound)
+    if found is not None and found.best is not None:
+        return _role(request, found.best, _why(request, found)), []
+    if request.pins.names:  # where pins alone are in the way, the fewest nodes on which they are legal
+        first = _first_legal(request, card, gpus, most)
+        if first is not None and first.smallest is not None and _is_the_pins(request, first):
+            return _tight(request, first.smallest)
+    return None, _nothing(request, card, gpus, most)
+
+
+def _is_the_pins(request: Request, found: Search) -> bool:
+    """Whether it is pins that keep it from fitting: a layout, or what without them would fit there."""
+    pins = request.pins
+    if pins.parallel or not pins.names:
+        return pins.parallel
+    assert found.space is not None
+    free = layouts.search(request.work, found.space.gpu, found.nodes, found.space.gpus, Pins())
+    return free.best is not None
+
+
+def _first_legal(request: Request, card: Gpu, gpus: int, most: int) -> Search | None:
+    """The smallest number of nodes, of those worth asking about, on which the pins are legal."""
+    space = Space(request.work, card, gpus, request.pins)
+    legal = (nodes for nodes in range(1, min(most, 256) + 1) if space.count(nodes))
+    nodes = next(legal, None)
+    return None if nodes is None else Search(None, space, nodes)
 
 
 def _place_on_cpu(request: Request, card: Gpu, gpus: int) -> tuple[plan.Role | None, list[Diagnostic]]:
@@ -98,6 +139,8 @@ def _role(request: Request, found: Found, why: str) -> plan.Role:
         model=request.model,
         precision=case.work.precision,
         recompute=case.recompute,
+        recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
+        recompute_modules=case.work.recompute_modules if case.recompute == "selective" else (),
         implementation=case.work.implementation,
         distributed_optimizer=case.work.distributed_optimizer,
         memory=role_memory(case.work, case.layout, case.micro_batch, case.recompute, case.gpu),
@@ -110,25 +153,29 @@ def _why(request: Request, search: Search) -> str:
     """One phrase: what was pinned, what was chosen, and out of how many."""
     best = search.best
     assert best is not None
-    pinned = [name for name in request.pins.names if name != "recompute"]
+    pinned = [name for name in request.pins.names if name != "recompute" and name in request.paths]
     said = f"{' and '.join(_list(pinned))} as pinned" if pinned else ""
-    free = search.legal > 1
     if best.case.gpu.name == "cpu":
         chosen = "processes of this machine"
         return f"{said}; {chosen}" if said else chosen
+    fastest = f"the fastest that fits of {search.legal:,} legal choices" if search.legal > 1 else ""
     if request.nodes is None:
         nodes = best.case.nodes
-        chosen = f"{nodes} node{'s are' if nodes > 1 else ' is'} the fewest that fit" + (
-            "s" if nodes == 1 else ""
-        )
-        chosen += f"; the fastest of {search.fitting} layouts there" if search.fitting > 1 else ""
-    elif free:
-        chosen = f"the fastest of {search.fitting} layouts that fit, of {search.legal} legal ones"
+        chosen = _NODES[request.objective].format(f"{nodes} node{'s are' if nodes > 1 else ' is'}")
+        chosen += f"; {fastest} there" if fastest else ""
     else:
-        chosen = "the only legal layout"
+        chosen = fastest or "the only legal layout"
     if best.case.recompute == "full" and request.pins.recompute is None:
         chosen += "; activations are recomputed, since they do not fit"
     return f"{said}; {chosen}" if said else chosen
+
+
+_NODES = {
+    "fewest_nodes": "{} the fewest that fit",
+    "fastest": "{} the fastest",
+    "cheapest": "{} the cheapest in GPU-hours",
+    "earliest": "{} the earliest to end",
+}
 
 
 def _list(names: list[str]) -> list[str]:
@@ -170,7 +217,8 @@ def _nothing(request: Request, card: Gpu, gpus: int, most: int) -> list[Diagnost
         return [Diagnostic(first.code, "error", first.message, path, "", first.help)]
     where = _nodes(nodes, gpus, card) if request.nodes else f"up to {_nodes(most, gpus, card)}"
     message = f"{request.model.name} does not fit on {where}"
-    return [Diagnostic("P031", "error", message, request.path("nodes"), "", _smallest(request, card, gpus))]
+    path = request.path("nodes", "max_nodes")
+    return [Diagnostic("P031", "error", message, path, "", _smallest(request, card, gpus))]
 
 
 def _illegal_everywhere(request: Request, card: Gpu, gpus: int, most: int) -> list[layouts.Broken]:
@@ -186,21 +234,26 @@ def _illegal_everywhere(request: Request, card: Gpu, gpus: int, most: int) -> li
 
 
 def _smallest(request: Request, card: Gpu, gpus: int) -> str:
-    """`it needs at least 4 nodes x 8 h100-80gb`, by the same search with what was pinned, then without."""
-    ways = []
+    """`it needs at least 4 nodes x 8 h100-80gb`, by the same search with what was pinned; then the same on
+    larger GPUs. A number of nodes that nobody would take for it is left out where there is a better way.
+    """
+    ways: list[tuple[int, str]] = []
     own = layouts.fewest_nodes(request.work, card, gpus, request.pins)
-    if own is not None and own.best is not None:
-        ways.append(_nodes(own.best.case.nodes, gpus, card))
+    if own is not None:
+        ways.append((own.nodes * gpus, _nodes(own.nodes, gpus, card)))
     for other in filter(None, map(gpu, BIGGER)):
         if other.usable_gib < 1.2 * card.usable_gib:
             continue
         found = layouts.fewest_nodes(request.work, other, other.gpus_per_node, Pins())
-        if found is not None and found.best is not None:
-            ways.append(_nodes(found.best.case.nodes, other.gpus_per_node, other))
+        if found is not None:
+            count = found.nodes * other.gpus_per_node
+            ways.append((count, _nodes(found.nodes, other.gpus_per_node, other)))
             break
     if not ways:
         return "use a shorter seq_length, a smaller model, or larger GPUs"
-    return f"it needs at least {' or '.join(ways)}"
+    fewest = min(count for count, _ in ways)
+    sensible = [said for count, said in ways if count <= SENSIBLE * fewest]
+    return f"it needs at least {' or '.join(sensible)}"
 
 
 def _nodes(nodes: int, gpus: int, card: Gpu) -> str:

@@ -2,20 +2,21 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import pytest
-from hypothesis import assume, given, settings
+from enumeration import differences, problem
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specc import models
 from specc.plan import Layout
-from specc.planner import hardware, layouts, rules
+from specc.planner import hardware, layouts, objectives, rules
+from specc.planner.bounds import Bounds
 from specc.planner.hardware import Gpu
-from specc.planner.layouts import Pins, fewest_nodes, search
+from specc.planner.layouts import fewest_nodes, search
 from specc.planner.memory import Workload
-from specc.planner.rules import Case
-from specc.planner.shapes import balanced
+from specc.planner.objectives import OBJECTIVES, choose
+from specc.planner.space import Cut, Pins, Space
 
 
 def gpu(name: str) -> Gpu:
@@ -34,10 +35,12 @@ def work(model: str = "llama3-70b", seq_length: int = 4096, global_batch: int = 
 # --- what it picks
 
 
-def test_70b_on_32_nodes_gets_the_layout_of_the_published_run():
-    best = search(work(), H100, 32, 8, Pins()).best
+def test_the_published_layout_of_70b_on_32_nodes_is_nearly_as_fast_as_the_best():
+    best = search(work(), H100, 32, 8, Pins(vp=1)).best
+    published = search(work(), H100, 32, 8, Pins(tp=8, pp=2, vp=1, cp=1)).best
     assert best is not None
-    assert (best.case.layout.tp, best.case.layout.pp, best.case.layout.dp) == (8, 2, 16)
+    assert published is not None
+    assert best.seconds <= published.seconds <= 1.15 * best.seconds
 
 
 def test_the_fewest_nodes_are_found_and_one_less_does_not_fit():
@@ -49,7 +52,7 @@ def test_the_fewest_nodes_are_found_and_one_less_does_not_fit():
 
 
 def test_one_layer_more_or_less_per_stage_is_planned():
-    best = search(work("llama3.1-405b"), H100, 16, 8, Pins(tp=8, pp=16, recompute="full")).best
+    best = search(work("llama3.1-405b"), H100, 16, 8, Pins(tp=8, pp=16, vp=1, recompute="full")).best
     assert best is not None
     assert best.case.layout.stage_layers == (7, *[8] * 14, 7)
 
@@ -139,41 +142,35 @@ def test_what_the_search_picks_is_legal_fits_fills_the_gpus_and_keeps_the_pins(p
         assert chosen == getattr(pins, name)
 
 
-def plain_enumeration(given_work: Workload, card: Gpu, nodes: int, gpus: int, pins: Pins) -> Iterator[Case]:
-    """Every combination of small sizes, with no thought given to which may be legal."""
-    world = nodes * gpus
-    recomputes = [pins.recompute] if pins.recompute else ["none", "full"]
-    experts = range(1, given_work.shape.experts + 1) if given_work.shape.experts else [1]
-    for tp, pp, ep in itertools.product(range(1, world + 1), range(1, world + 1), experts):
-        if tp * pp > world:
-            continue
-        layers = given_work.shape.layers
-        uneven = balanced(layers, pp) if layers % pp and layers >= pp else ()
-        layout = Layout(tp, pp, ep=ep, dp=world // (tp * pp), sequence_parallel=tp > 1, stage_layers=uneven)
-        for micro_batch, recompute in itertools.product((1, 2, 4, 8, 16, 32, 64), recomputes):
-            yield Case(given_work, card, nodes, gpus, layout, micro_batch, recompute)
+def test_plain_enumeration_of_300_random_problems_finds_nothing_better():
+    """The best, the smallest and the number of legal ones; `make campaign-search` asks about thousands."""
+    wrong = {seed: said for seed in range(300) if (said := differences(problem(seed)))}
+    assert wrong == {}
+
+
+def test_the_random_problems_are_neither_trivial_nor_hopeless():
+    searches = [
+        search(p.work, p.gpu, p.nodes, p.gpus, p.pins) for p in (problem(seed) for seed in range(100))
+    ]
+    assert sum(found.best is not None for found in searches) > 30
+    assert sum(found.best is None and found.smallest is not None for found in searches) > 10
+    assert sum(found.legal > 10 for found in searches) > 20
+    recomputed = [found for found in searches if found.best and found.best.case.recompute != "none"]
+    interleaved = [found for found in searches if found.best and found.best.case.layout.vp > 1]
+    assert len(recomputed) > 5
+    assert len(interleaved) > 5
 
 
 @given(PROBLEMS)
-@settings(max_examples=60, deadline=None)
-def test_plain_enumeration_finds_nothing_better(problem):
-    given_work, card, nodes, gpus, pins = problem
-    assume(nodes * gpus <= 16)
-    legal = [case for case in plain_enumeration(*problem) if rules.is_legal(case) and _kept(case, pins)]
-    fitting = [found for case in legal if (found := layouts.judged(case)).fits]
-    best = search(given_work, card, nodes, gpus, pins).best
-    if not fitting:
-        assert best is None
-    else:
-        assert best is not None
-        assert best.order == min(found.order for found in fitting)
-
-
-def _kept(case: Case, pins: Pins) -> bool:
-    return all(
-        getattr(case.layout if name in Layout.__dataclass_fields__ else case, name) == getattr(pins, name)
-        for name in pins.names
-    )
+@settings(max_examples=40, deadline=None)
+def test_no_case_undercuts_its_bounds(problem):
+    space = Space(*problem[:2], problem[3], problem[4])
+    bounds = Bounds(space)
+    for case in itertools.islice(space.cases(problem[2]), 0, 20000, 97):
+        found, layout = layouts.judged(case), case.layout
+        cut = Cut(layout.tp, layout.cp, layout.pp, layout.dp, layout.ep, layout.etp)
+        assert bounds.seconds(cut, case.micro_batch, layout.vp) <= found.seconds
+        assert bounds.bytes(cut) <= found.total_gib * 2**30
 
 
 @given(PROBLEMS, st.floats(1.0, 2.0))
@@ -190,12 +187,60 @@ def test_more_memory_never_makes_a_plan_slower_or_impossible(problem, factor):
         assert after.seconds <= before.seconds
 
 
+@given(PROBLEMS, st.sampled_from(OBJECTIVES), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_a_larger_budget_of_nodes_never_makes_the_best_plan_worse(problem, objective, more):
+    given_work, card, nodes, gpus, pins = problem
+    before = choose(given_work, card, gpus, pins, objective, nodes)
+    after = choose(given_work, card, gpus, pins, objective, nodes + more)
+    if before is None:
+        return
+    assert before.best is not None
+    assert after is not None
+    assert after.best is not None
+    assert _worth(objective, after.best) <= _worth(objective, before.best)
+
+
+@given(PROBLEMS, st.sampled_from(OBJECTIVES))
+@settings(max_examples=60, deadline=None)
+def test_an_objective_takes_the_best_of_all_numbers_of_nodes(problem, objective):
+    given_work, card, most, gpus, pins = problem
+    every = [search(given_work, card, nodes, gpus, pins).best for nodes in range(1, most + 1)]
+    chosen = choose(given_work, card, gpus, pins, objective, most)
+    fitting = [found for found in every if found is not None]
+    if not fitting:
+        assert chosen is None
+        return
+    assert chosen is not None
+    assert chosen.best == min(fitting, key=lambda f: (_worth(objective, f), f.case.nodes))
+    assert chosen.nodes == chosen.best.case.nodes
+
+
+def _worth(objective: str, found: layouts.Found) -> float:
+    """What an objective makes small."""
+    if objective == "fewest_nodes":
+        return found.case.nodes
+    return found.gpu_seconds if objective == "cheapest" else found.seconds
+
+
+def test_the_front_holds_every_number_of_nodes_that_is_faster_than_fewer():
+    given_work = work("llama3-8b", 4096, 48)
+    front = list(objectives.front(given_work, H100, 8, Pins(), 12))
+    every = [search(given_work, H100, nodes, 8, Pins()).best for nodes in range(1, 13)]
+    expected, seconds = [], float("inf")
+    for found in filter(None, every):
+        if found.seconds < seconds:
+            seconds = found.seconds
+            expected.append(found)
+    assert front == expected
+
+
 def test_the_choice_is_the_same_every_time():
     first = search(work(), H100, 8, 8, Pins())
     assert all(search(work(), H100, 8, 8, Pins()) == first for _ in range(3))
 
 
-def test_a_70b_search_takes_less_than_30_milliseconds():
+def test_a_70b_search_takes_less_than_100_milliseconds():
     import time
 
     seconds = []
@@ -203,7 +248,7 @@ def test_a_70b_search_takes_less_than_30_milliseconds():
         start = time.process_time()
         search(work(), H100, 32, 8, Pins())
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.03
+    assert min(seconds) < 0.1
 
 
 # --- when nothing is legal

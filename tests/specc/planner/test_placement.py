@@ -53,15 +53,15 @@ def test_an_unpinned_70b_gets_the_fewest_nodes():
     assert role.layout.world_size == 24
     assert role.memory.oom_probability <= 0.05
     assert role.step_seconds > 0
-    assert role.why.startswith("3 nodes are the fewest that fit; the fastest of")
+    assert role.why.startswith("3 nodes are the fewest that fit; the fastest that fits of")
 
 
 def test_pinned_nodes_stay_and_the_fastest_layout_is_taken():
     role, said = placed(request(nodes=32))
     assert said == []
     assert role is not None
-    assert str(role.layout) == "TP8·PP2·DP16"
-    assert role.why.startswith("the fastest of")
+    assert (role.nodes, role.layout.world_size, role.layout.tp) == (32, 256, 8)
+    assert role.why.startswith("the fastest that fits of")
 
 
 def test_a_pinned_layout_stays():
@@ -77,8 +77,7 @@ def test_70b_on_one_24_gb_gpu_is_refused_with_the_smallest_that_works():
     assert role is None
     assert [(d.code, d.severity, d.path) for d in said] == [("P031", "error", "nodes")]
     assert said[0].message == "llama3-70b does not fit on 1 node x 1 rtx4090"
-    assert said[0].help.startswith("it needs at least ")
-    assert said[0].help.endswith("3 nodes x 8 h100-80gb") or "x 8 a100-80gb" in said[0].help
+    assert said[0].help == "it needs at least 3 nodes x 8 a100-80gb"
 
 
 def test_the_smallest_that_is_named_does_work():
@@ -130,7 +129,7 @@ def test_a_layout_that_does_not_fill_its_nodes_is_told_how_many_would():
 
 
 def test_a_batch_that_cannot_be_dealt_is_an_error_at_the_batch():
-    role, said = placed(request("llama3-8b", nodes=2, pins=Pins(tp=1, pp=1), global_batch=10))
+    role, said = placed(request("llama3-8b", nodes=2, pins=Pins(tp=1, pp=1, cp=1), global_batch=10))
     assert role is None
     assert said[0].code == "P018"
     assert said[0].message == "global_batch 10 is not a multiple of micro_batch 1 x data-parallel 16 = 16"

@@ -1,0 +1,96 @@
+"""What no layout can undercut: cheap lower bounds of a step's seconds and of a GPU's bytes.
+
+The search looks at choices by their bound and stops where the bound is worse than what it holds, so a wrong
+bound would make it wrong. They follow from how a step and a peak are made up, whatever the constants:
+
+  seconds >= c / p x (m + (p - 1) / v) + r     c: a micro-batch through the whole model, uncut
+                                               r: what a step takes beside its micro-batches
+  bytes   >= state of layers / p               the fullest stage holds no less than the average one
+
+with m micro-batches and p stages of v pieces. c is the time of many more micro-batches beside that of many,
+so that what can hide behind computation is hidden; r is what such micro-batches leave of one real step (of
+the least v, whose stages may be uneven and which sends: both only make r smaller). Tests hold all of it to
+the real predictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from specc.plan import Layout
+from specc.planner.cost import step_seconds
+from specc.planner.memory import Workload, model_state
+from specc.planner.shapes import StageParameters, dense_layers, layer_parameters
+from specc.planner.space import Cut, Space
+
+MANY = 64
+"""Micro-batches beside which a further one costs nothing but its own computation."""
+
+SLACK = 1 - 1e-9
+"""Of a bound: sums in another order differ in their last digits."""
+
+
+class Bounds:
+    """Bounds of the choices of one space, kept for all numbers of nodes."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._through: dict[tuple[int, ...], float] = {}
+        self._works: dict[int, Workload] = {}  # by global batch
+        self._fastest = space.modes[0]
+        self._layer = layer_parameters(space.work.shape)
+        self._with_experts = space.work.shape.layers - dense_layers(space.work.shape)
+
+    def seconds(self, cut: Cut, micro_batch: int, pieces: int, rest: float = 0.0) -> float:
+        """No layout of the cut with so many pieces or fewer takes less time for a step. `rest` is r where
+        it is known.
+        """
+        if self.space.gpu.name == "cpu":  # what ranks layouts there is no time
+            return 0.0
+        through = self.through(cut, micro_batch) / cut.pp
+        return SLACK * (through * self._turns(cut, micro_batch, pieces) + rest)
+
+    def _turns(self, cut: Cut, micro_batch: int, pieces: int) -> float:
+        """Micro-batches of a step, with those that the pipeline's filling and draining cost."""
+        return self.space.work.global_batch // (micro_batch * cut.dp) + (cut.pp - 1) / pieces
+
+    def through(self, cut: Cut, micro_batch: int) -> float:
+        """Seconds of one micro-batch through a whole model that is not cut into stages."""
+        key = (cut.tp, cut.cp, cut.ep, cut.etp, micro_batch)
+        found = self._through.get(key)
+        if found is None:
+            dp = math.lcm(cut.tp * cut.cp, cut.ep * cut.etp) // (cut.tp * cut.cp)
+            layout = Layout(cut.tp, 1, 1, cut.cp, cut.ep, cut.etp, dp, cut.tp > 1)
+            found = self._through[key] = self._each(layout, micro_batch)
+        return found
+
+    def rest(self, cut: Cut, micro_batch: int, pieces: int) -> float:
+        """Seconds of a step that are not its micro-batches', of the least number of pieces."""
+        if self.space.gpu.name == "cpu":
+            return 0.0
+        space, layout = self.space, self.space.layout(cut, pieces)
+        whole = step_seconds(space.work, layout, micro_batch, self._fastest, space.gpu, space.gpus)
+        return max(0.0, whole - self._each(layout, micro_batch) * self._turns(cut, micro_batch, pieces))
+
+    def _each(self, layout: Layout, micro_batch: int) -> float:
+        """What one more of MANY micro-batches takes."""
+        space, times = self.space, []
+        for count in (MANY, 2 * MANY):
+            batch = count * layout.dp * micro_batch
+            work = self._works.get(batch)
+            if work is None:
+                work = self._works[batch] = dataclasses.replace(space.work, global_batch=batch)
+            times.append(step_seconds(work, layout, micro_batch, self._fastest, space.gpu, space.gpus))
+        return max(0.0, times[1] - times[0]) / MANY
+
+    def bytes(self, cut: Cut) -> float:
+        """No layout of the cut takes less memory: weights, gradients and optimizer state of its layers."""
+        work, layer = self.space.work, self._layer
+        layout = Layout(cut.tp, 1, 1, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1)
+        dense = layer.sharded // cut.tp + layer.replicated
+        held = StageParameters(
+            dense * self._with_experts // cut.pp,
+            layer.experts // (cut.ep * cut.etp) * self._with_experts // cut.pp,
+        )
+        return SLACK * sum(model_state(work, layout, held))
