@@ -146,7 +146,9 @@ def _estimate_command(command: Adder) -> None:
         help="what the backward pass computes again (default: none, as far as it is known)",
     )
     estimate.add_argument(
-        "--grad-dtype", choices=["fp32", "bf16"], help="of gradients (default: fp32, and 16 bits under fp16)"
+        "--grad-dtype",
+        choices=["fp32", "bf16"],
+        help="of gradients (default: fp32; under fp16, fp8 and narrower 16 bits)",
     )
     estimate.add_argument(
         "--no-expandable-segments", action="store_true", help="the allocator's segments do not grow"

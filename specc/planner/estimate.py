@@ -46,7 +46,7 @@ class Question:
     gbs: int | None = None  # None: one micro-batch per data-parallel rank
     recompute: str | None = None  # None: not said, and taken as none
     dtype: str = "bf16"
-    grad_dtype: str | None = None  # None: fp32, and fp16 under fp16
+    grad_dtype: str | None = None  # None: fp32 in bf16 and fp32, else 16 bits
     offload: str = "none"
     phase: str = "pretrain"
     expandable: bool = True  # the allocator's segments grow
@@ -138,7 +138,7 @@ def _mtp_layers(question: Question) -> int:
 
 def _workload(question: Question, layout: Layout) -> Workload:
     q = question
-    grad_dtype = q.grad_dtype or ("bf16" if q.dtype == "fp16" else "fp32")
+    grad_dtype = q.grad_dtype or ("fp32" if q.dtype in ("bf16", "fp32") else "bf16")
     return Workload(
         shape=q.shape,
         seq_length=q.seq,
@@ -147,6 +147,7 @@ def _workload(question: Question, layout: Layout) -> Workload:
         head="scalar" if q.phase in ("reward", "critic") else "language",
         precision=q.dtype,
         gradient_bytes=2 if grad_dtype == "bf16" else 4,
+        narrow_weights=q.dtype == "fp8",  # recipes gather parameters in fp8, and keep no others
         phase=q.phase,
         offload=q.offload,
         framework="megatron",
@@ -178,15 +179,15 @@ LEAN = 0.6
 
 def _lean(question: Question, work: Workload) -> tuple[Workload, str]:
     """The same question, with what it leaves open set up to save memory: gradients in 16 bits, of the fp32
-    master what bf16 cuts off, 16-bit moments where there are experts, fp8 weights without a bf16 copy, and
-    parts of layers, or half of the layers, computed again where nothing is said of it.
+    master what bf16 cuts off, 16-bit moments where there are experts, and parts of layers, or half of the
+    layers, computed again where nothing is said of it.
     """
     q, experts = question, bool(work.shape.experts)
     saving: dict[str, Any] = {}
     if q.grad_dtype is None and work.precision != "fp32":
         saving["gradient_bytes"] = 2
     if work.precision in ("bf16", *NARROW):
-        saving |= {"master_bytes": 2, "moment_bytes": 4 if experts else 8, "narrow_weights": work.narrow}
+        saving |= {"master_bytes": 2, "moment_bytes": 4 if experts else 8}
     mode = q.mode
     if experts and q.recompute in (None, "selective"):
         mode, saving["recompute_modules"] = "selective", LEAN_MODULES
