@@ -117,13 +117,21 @@ def tp_stays_within_the_link(case: Case) -> Broken | None:
     if case.gpu.name == "cpu":
         return None
     for name, size in (("tp", case.layout.tp), ("etp", case.layout.etp)):
-        if domain % size:
+        if not _stays_within(size, domain, case.gpus):
             where = "a node" if domain == case.gpus else "an NVLink domain"
             what = "is larger than" if size > domain else "does not divide"
             message = f"{name} {size} {what} {where} of {_count(domain, _device(case))}"
             more = "pp" if name == "tp" else "ep"
             return Broken("P015", message, (name,), _divisors(domain, name) + f"; use {more} for more")
     return None
+
+
+def _stays_within(size: int, domain: int, node: int) -> bool:
+    """Whether groups of `size` neighbouring ranks stay within a domain.
+
+    A rack of 72 GPUs is taken in blocks of nodes, often of 64 GPUs: groups of whole nodes need not divide it.
+    """
+    return domain % size == 0 or (size < domain and size % node == 0)
 
 
 def link_domain(gpu: Gpu, gpus: int) -> int:
@@ -184,7 +192,11 @@ def batch_is_dealt_evenly(case: Case) -> Broken | None:
 
 def row_is_cut_evenly(case: Case) -> Broken | None:
     layout, length = case.layout, case.work.seq_length
-    unit = (2 * layout.cp if layout.cp > 1 else 1) * (layout.tp if layout.sequence_parallel else 1)
+    halves = 2 * layout.cp if layout.cp > 1 else 1  # a rank takes one piece from each end of the row
+    unit = halves * (layout.tp if layout.sequence_parallel else 1)
+    if case.work.framework == "megatron" and layout.sequence_parallel:
+        # Megatron cuts what a rank has of the row, both pieces together; the runtime pads to either piece
+        unit = math.lcm(halves, layout.cp * layout.tp)
     if length % unit == 0:
         return None
     said = " x ".join(

@@ -44,6 +44,8 @@ def said(given: Case) -> list[tuple[str, str]]:
         case("llama3.1-8b", nodes=2, cp=4, tp=2, seq_length=131072, global_batch=8),
         case("tiny-llama", gpu="cpu", nodes=1, gpus=4, tp=2, pp=2, implementation="local"),
         case("llama3.1-405b", nodes=18, gpus=4, gpu="gb200", tp=8, pp=9, global_batch=144),
+        case("llama3.1-405b", nodes=64, gpus=4, gpu="gb200", tp=16, pp=16),  # of a rack, 64 GPUs
+        case("llama3.1-8b", cp=2, tp=4, seq_length=4104, framework="megatron"),
     ],
     ids=lambda given: str(given.layout),
 )
@@ -90,6 +92,12 @@ def test_layouts_that_people_run_are_legal(given: Case):
             "seq_length 4104 is not a multiple of 2 x cp 4 x tp 8 = 64",
         ),
         (case(cp=2, implementation="local"), "P020", "cp 2 needs Transformer Engine's attention"),
+        (
+            case(cp=2, tp=4, seq_length=4104),
+            "P019",
+            "seq_length 4104 is not a multiple of 2 x cp 2 x tp 4 = 16",
+        ),
+        (case(nodes=32, gpus=4, gpu="gb200", tp=128), "P015", "tp 128 is larger than an NVLink domain of 72"),
         (case(ep=2), "P021", "ep 2 needs experts, but the model is dense"),
         (case("mixtral-8x7b", ep=3, nodes=3), "P021", "8 experts do not divide by ep 3"),
         (
