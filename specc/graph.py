@@ -51,6 +51,8 @@ class StageRole:
     recompute: str | None = None
     recompute_layers: int | None = None
     recompute_modules: tuple[str, ...] | None = None
+    objective: str | None = None  # which number of nodes is best, where that is open
+    max_nodes: int | None = None
     paths: dict[str, str] = field(default_factory=dict)  # field of this role -> where the spec says it
 
 
@@ -103,6 +105,7 @@ def training_role(spec: TrainingSpec, program: str, name: str = "model", head: s
     sizes = {key: f"parallel.{key}" for key in type(spec.parallel).model_fields}
     batches = {key: f"train.{key}" for key in ("micro_batch", "global_batch", "seq_length")}
     same = {key: key for key in ("model", "nodes", "gpus", "parallel", "precision")}
+    aims = {key: f"plan.{key}" for key in ("objective", "max_nodes")}
     return StageRole(
         name=name,
         program=program,
@@ -118,7 +121,9 @@ def training_role(spec: TrainingSpec, program: str, name: str = "model", head: s
         recompute=recompute,
         recompute_layers=layers,
         recompute_modules=None if modules is None else tuple(modules),
-        paths=same | sizes | batches,
+        objective=spec.plan.objective,
+        max_nodes=spec.plan.max_nodes,
+        paths=same | sizes | batches | aims,
     )
 
 

@@ -96,6 +96,7 @@ def _read_commands(command: Adder) -> None:
         "specc plan specs/sft_llama3_70b.yaml",
         "specc plan specs/sft_llama3_70b.yaml --set nodes=8",
         "specc plan specs/sft_llama3_70b.yaml --set nodes=null --options 5",
+        "specc plan specs/sft_llama3_70b.yaml --set nodes=null --objective earliest --nodes 16",
         "specc plan specs/sft_llama3_70b.yaml --html plan.html",
         "specc plan specs/sft_llama3_70b.yaml --json | jq .totals",
     )
@@ -106,6 +107,14 @@ def _read_commands(command: Adder) -> None:
         type=_count,
         default=0,
         help="show up to N choices of nodes and time, none worse than another in both",
+    )
+    plan.add_argument(
+        "--objective",
+        choices=["fewest_nodes", "fastest", "cheapest", "earliest"],
+        help="which number of nodes to choose where the spec leaves it open: plan.objective of every stage",
+    )
+    plan.add_argument(
+        "--nodes", metavar="N", type=_count, help="nodes that may be taken at most: plan.max_nodes"
     )
     page = plan.add_argument("--html", metavar="FILE", help="write the plan as a page with pictures, too")
     _completes(page, FILE)

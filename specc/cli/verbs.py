@@ -68,6 +68,7 @@ def plan(options: Options) -> int:
     from specc.cli import tables
     from specc.planner.outlook import outlook
 
+    options.overrides = [*aims(options), *options.overrides]
     done = compiled(options)
     say(done, options)
     if done.plan is None:
@@ -99,6 +100,22 @@ def write_page(file: Path, plan: Plan, ahead: Sequence[Outlook], choices: Sequen
     except OSError as error:
         raise Outside(f"cannot write {file}: {(error.strerror or str(error)).lower()}") from error
     talk(f"wrote {file}")
+
+
+def aims(options: Options) -> list[str]:
+    """--objective and --nodes as overrides of every stage."""
+    said = {"plan.objective": options.objective, "plan.max_nodes": options.nodes}
+    said = {path: value for path, value in said.items() if value}
+    if not said:
+        return []
+    from specc import source
+
+    try:
+        stages = source.read(options.spec)[0].data.get("stages")
+    except OSError as error:
+        raise Outside(cannot_open(options.spec, error)) from error
+    places = [f"stages.{name}." for name in stages] if isinstance(stages, dict) else [""]
+    return [f"{place}{path}={value}" for place in places for path, value in said.items()]
 
 
 def choices_of(options: Options, done: Compilation) -> list[Option]:

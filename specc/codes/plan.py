@@ -208,4 +208,18 @@ CODES = (
         "train: {keep_last: 20}   # of a 70B model, where `results: {quota: 10TB}`",
         "Keep fewer checkpoints (train.keep_last, train.keep_best), or use a results folder with more room.",
     ),
+    Code(
+        "P037",
+        "the earliest end of no number of nodes",
+        "More nodes nearly always end a little earlier, so the earliest end is meant within a budget.",
+        "plan: {objective: earliest}",
+        "Add plan.max_nodes, or aim at the fastest step of what the cluster gives, or the cheapest.",
+    ),
+    Code(
+        "P038",
+        "an aim without a choice",
+        "plan.objective and plan.max_nodes choose the number of nodes, and the spec says that number itself.",
+        "nodes: 8\nplan: {objective: cheapest}",
+        "Leave nodes out, or plan; --set nodes=null frees it for one call.",
+    ),
 )

@@ -231,11 +231,22 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         recompute_modules=asked.recompute_modules or (),
     )
     said = {*pins.names, "global_batch", "seq_length", "precision"}
-    others = ("nodes", "gpus", "recompute_layers", "recompute_modules")
+    others = ("nodes", "gpus", "recompute_layers", "recompute_modules", "objective", "max_nodes")
     said |= {name for name in others if getattr(asked, name) is not None}
     paths = {name: path for name, path in asked.paths.items() if name in said}
     paths[""] = asked.paths.get("parallel", stage.path("parallel"))
-    return Request(asked.name, asked.program, model, work, pins, asked.nodes, asked.gpus, paths)
+    return Request(
+        asked.name,
+        asked.program,
+        model,
+        work,
+        pins,
+        asked.nodes,
+        asked.gpus,
+        paths,
+        asked.objective or "fewest_nodes",
+        asked.max_nodes,
+    )
 
 
 def _identity(stage: Stage, roles: list[plans.Role], before: list[plans.Job]) -> dict[str, Any]:

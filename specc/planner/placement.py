@@ -58,12 +58,24 @@ def place(
         ]
     if request.nodes is None:
         return _place_anywhere(request, card, gpus, most)
+    idle = _without_effect(request)
     found = layouts.search(request.work, card, request.nodes, gpus, request.pins)
     if found.best is not None:
-        return _role(request, found.best, _why(request, found)), []
+        return _role(request, found.best, _why(request, found)), idle
     if found.smallest is not None and (found.smallest.oom_probability < 0.5 or _is_the_pins(request, found)):
-        return _tight(request, found.smallest)
-    return None, _nothing(request, card, gpus, most)
+        role, said = _tight(request, found.smallest)
+        return role, [*idle, *said]
+    return None, [*idle, *_nothing(request, card, gpus, most)]
+
+
+def _without_effect(request: Request) -> list[Diagnostic]:
+    """What the spec aims at though it says how many nodes to take."""
+    aims = [name for name in ("objective", "max_nodes") if name in request.paths]
+    if not aims:
+        return []
+    message = f"with nodes {request.nodes} there is nothing to choose by plan.{' or plan.'.join(aims)}"
+    help = "leave nodes out (--set nodes=null), or what the plan aims at"
+    return [Diagnostic("P038", "warning", message, request.path(*aims), "", help)]
 
 
 def _place_anywhere(

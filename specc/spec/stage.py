@@ -7,6 +7,7 @@ from typing import Literal
 from specc.spec.data import Data
 from specc.spec.model import Model
 from specc.spec.parallel import Parallel
+from specc.spec.planning import Planning
 from specc.spec.section import Section, cosmetic, maths, placement
 from specc.spec.train import Train
 from specc.spec.units import Environment, Time
@@ -32,6 +33,9 @@ class TrainingSpec(Section):
 
     parallel: Parallel = placement(Parallel())
     """Layout of the GPUs; left out, the fastest that fits."""
+
+    plan: Planning = placement(Planning())
+    """Which number of nodes to choose where it is left out."""
 
     precision: Literal["bf16", "fp32"] = maths("bf16")
     """Number format of weights and activations; the optimizer keeps fp32 in any case."""
