@@ -111,7 +111,8 @@ def _check_recompute(role: Role) -> None:
         raise _nonsense("recompute_layers", role.recompute_layers, "0, or more under full recomputation")
     if role.recompute_modules and kind != "selective":
         raise _nonsense("recompute_modules", ", ".join(role.recompute_modules), "none but under selective")
-    absent = {"mlp": bool(shape.experts), "moe": not shape.experts}
+    # with biases the recomputed part hands out a parameter, and Megatron's backward pass never ends
+    absent = {"mlp": bool(shape.experts) or shape.linear_bias, "moe": not shape.experts}
     absent["shared_experts"] = not shape.shared_expert_ffn
     for module in role.recompute_modules:
         if module not in WORDS["recompute_modules"] or absent.get(module, False):

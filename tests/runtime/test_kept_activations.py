@@ -37,7 +37,7 @@ class Ledger:
         self.parameters = {p.untyped_storage().data_ptr() for c in chunks for p in c.parameters()}
 
     def pack(self, tensor: Any) -> Saved:
-        saved = Saved(tensor)
+        saved = Saved(tensor.detach())
         self.saved.add(saved)
         return saved
 
@@ -229,3 +229,27 @@ def test_what_a_head_of_numbers_keeps_is_predicted(world, precision):
     layouts = [Layout(), Layout(tp=2, sequence_parallel=True), Layout(pp=2)]
     for layout in layouts:
         assert_predicted(world, [role(layout=layout, **changes)])
+
+
+PARTS = [("layernorm",), ("mlp",), ("core_attn", "layernorm", "mlp")]
+PARTS_OF_EXPERTS = [("moe",), ("shared_experts",), ("layernorm", "moe", "shared_experts")]
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=2, sequence_parallel=True)], ids=str)
+def test_what_is_left_when_parts_of_a_layer_are_computed_again_is_predicted(world, layout):
+    again = [{"recompute": "selective", "recompute_modules": parts} for parts in PARTS]
+    roles = [role(layout=layout, **each) for each in again]
+    plain = dataclasses.replace(SHAPES["MHA GELU biases"], linear_bias=False)
+    roles += [role(plain, layout, precision="fp32", **each) for each in again]
+    assert_predicted(world, roles)
+    again = [{"recompute": "selective", "recompute_modules": parts} for parts in PARTS_OF_EXPERTS]
+    shape = SHAPES["experts, one shared"]
+    assert_predicted(world, [role(shape, layout, **each) for each in again], within=0.03)
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(pp=2), Layout(pp=2, vp=2)], ids=str)
+def test_what_is_left_when_some_layers_are_computed_again_is_predicted(world, layout):
+    most = 4 // (layout.pp * layout.vp)
+    counts = sorted({1, 2, most} & set(range(most + 1)))
+    roles = [role(layout=layout, recompute="full", recompute_layers=count) for count in counts]
+    assert_predicted(world, roles)
