@@ -11,8 +11,8 @@ and the label t + 1, so a sample of n tokens takes n - 1 columns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class Sample:
     tokens: Sequence[int]
     mask: Sequence[int]
     labels: Sequence[float] = ()  # what somebody said of it
+    extra: Mapping[str, Sequence[float]] = field(default_factory=dict)  # a number for each column, by name
 
     @property
     def columns(self) -> int:
@@ -54,12 +55,13 @@ class Batch:
     segments: Tensor | None  # int32 cu_seqlens of a packed line (B is 1 then), from 0 to T
     rows: list[int]  # ids of the samples in it, from the first line's left to the last line's right
     labels_NL: Tensor | None = None  # fp32, what somebody said of each of these samples
+    extra: dict[str, Tensor] = field(default_factory=dict)  # [B, T] fp32 by name, 0 where nothing was given
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, extra={k: v.to(device) for k, v in self.extra.items()})
 
 
 def trained_tokens(bins: Iterable[Bin]) -> int:
@@ -145,6 +147,7 @@ def _packed(bins: Sequence[Bin], columns: int, pad_id: int) -> Batch:
 
 def _blank(bins: Sequence[Bin], lines: int, columns: int, pad_id: int) -> Batch:
     labels = [list(sample.labels) for line in bins for sample in line]
+    names = sorted({name for line in bins for sample in line for name in sample.extra})
     tokens_BT = torch.full((lines, columns), pad_id, dtype=torch.int64)
     return Batch(
         tokens_BT=tokens_BT,
@@ -154,6 +157,7 @@ def _blank(bins: Sequence[Bin], lines: int, columns: int, pad_id: int) -> Batch:
         segments=None,
         rows=[],
         labels_NL=torch.tensor(labels, dtype=torch.float32) if labels and labels[0] else None,
+        extra={name: torch.zeros(lines, columns) for name in names},
     )
 
 
@@ -170,6 +174,8 @@ def _write(batch: Batch, b: int, line: Bin, start: int) -> list[int]:
         batch.labels_BT[b, start:end] = tokens_T[1:]
         batch.mask_BT[b, start:end] = torch.as_tensor(np.asarray(sample.mask[1:], np.float32))
         batch.positions_BT[b, start:end] = torch.arange(end - start)
+        for name, numbers in sample.extra.items():
+            batch.extra[name][b, start:end] = torch.as_tensor(np.asarray(numbers, np.float32))
         ends.append(end)
         start = end
     return ends

@@ -26,6 +26,7 @@ def part(batch: Batch, rank: int, cp: int) -> Batch:
         labels_BT=cut(batch.labels_BT, rank, cp),
         mask_BT=cut(batch.mask_BT, rank, cp),
         positions_BT=cut(batch.positions_BT, rank, cp),
+        extra={name: cut(numbers_BT, rank, cp) for name, numbers_BT in batch.extra.items()},
     )
 
 
