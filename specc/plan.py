@@ -115,6 +115,7 @@ class Memory:
     oom_probability: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     worst_rank: int = 0
+    phases: dict[str, float] = field(default_factory=dict)  # GiB of each; the largest is the total
 
 
 @dataclass(frozen=True)

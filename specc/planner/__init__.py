@@ -6,6 +6,7 @@
   placement.py  roles -> machines, and what to say when there is no place
   workload.py   what a role does              activations.py  what a layer keeps, logits, in flight
   estimate.py   one given layout, no spec     generation.py   seconds of a rollout
+  phases.py     memory phase by phase         feasibility.py  how near to the device's end
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
 

@@ -118,6 +118,13 @@ def cache_bytes(work: Workload, layout: Layout, micro_batch: int, layers: int) -
 # --- the peak --------------------------------------------------------------------------------------
 
 
+def workspace_bytes(work: Workload, cuda: bool = True) -> float:
+    """Bytes that libraries hold inside the allocator."""
+    if not cuda:
+        return 0.0
+    return WORKSPACE + (EXPERTS_WORKSPACE if work.shape.experts else 0.0)
+
+
 @dataclass(frozen=True)
 class Peak:
     """Bytes at the worst rank, by part."""
@@ -241,7 +248,7 @@ def _stage_peak(
     if mtp:  # beside the layer itself its two inputs, their norms, and both joined
         kept += mtp * (flow.kept.held(1) + 6 * flow.hidden)
         routed += mtp
-    workspace = (WORKSPACE + (EXPERTS_WORKSPACE if shape.experts else 0.0)) if cuda else 0.0
+    workspace = workspace_bytes(work, cuda)
     parts = [
         ("weights", weights),
         ("gradients", gradients),
@@ -283,7 +290,17 @@ def turns_of_chunks(layout: Layout, turns: int) -> tuple[int, ...]:
 
 
 def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
-    """The worst stage's bytes; of equal stages the first one is named."""
+    """The bytes of the worst stage in its worst phase; of equal stages the first one is named."""
+    if not work.rolls_out:
+        return step_peak(work, layout, micro_batch, recompute, cuda)
+    from specc.planner import phases  # which counts on this module
+
+    worst = phases.peak(phases.phases(work, layout, micro_batch, recompute, cuda))
+    return Peak(worst.parts, worst.stage)
+
+
+def step_peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
+    """The worst stage's bytes in a training step, or in the only phase of a role that is not trained."""
     flow = _flows.of(work, layout, micro_batch, recompute)
     stages = _stages_that_may_be_worst(work, layout)
     return max((_stage_peak(work, layout, micro_batch, flow, s, cuda) for s in stages), key=lambda p: p.total)
@@ -307,14 +324,18 @@ def _stages_that_may_be_worst(work: Workload, layout: Layout) -> list[int]:
 
 
 def role_memory(work: Workload, layout: Layout, micro_batch: int, recompute: str, gpu: Gpu) -> Memory:
-    """The predicted peak as the plan states it, GiB rounded to 0.001."""
+    """The predicted peak as the plan states it, and those of all phases, GiB rounded to 0.001."""
+    from specc.planner import phases
+
     cuda = gpu.name != "cpu"
     worst = peak(work, layout, micro_batch, recompute, cuda)
     total = worst.total / GIB
+    every = phases.phases(work, layout, micro_batch, recompute, cuda, gpu)
     return Memory(
         total_gib=round(total, 3),
         capacity_gib=gpu.usable_gib,
         oom_probability=oom_probability(total, gpu.usable_gib),
         parts={name: round(value / GIB, 3) for name, value in worst.parts},
         worst_rank=worst.stage * layout.tp * layout.cp * layout.dp,
+        phases={phase.name: round(phase.gib, 3) for phase in every},
     )

@@ -64,3 +64,8 @@ class Workload:
     @property
     def generates(self) -> bool:
         return self.phase == "generate"
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether the role holds more than its step does: what it generates, a reference, a second engine."""
+        return self.rollout_micro_batch > 0 or self.reference == "resident" or self.engine != "megatron"
