@@ -14,6 +14,7 @@ LAYOUTS = {
     "PP2": Layout(pp=2),
     "PP2-uneven": Layout(pp=2, stage_layers=(1, 3)),
     "PP2-VP2": Layout(pp=2, vp=2),
+    "PP2-VP3-bare-ends": Layout(pp=2, vp=3, stage_layers=(0, 1, 1, 1, 1, 0)),
     "DP2": Layout(dp=2),
     "TP2-PP2": Layout(tp=2, pp=2, sequence_parallel=True),
     "TP2-DP2": Layout(tp=2, dp=2),
