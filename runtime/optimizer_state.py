@@ -2,12 +2,16 @@
 
 Saved as `fully_reshardable`: every parameter's master copy and moments in the parameter's own shape, so
 that any TP, PP and DP can read them. With torch's Adam (that is, without Transformer Engine and Apex)
-Megatron-core 0.16.1's distributed optimizer has three faults on that road, none of which it reports:
+Megatron-core 0.16.1's distributed optimizer has four faults on that road, none of which it reports:
 
 (a) `state_dict()` insists on a step count that does not exist before the first step;
 (b) on load it looks for `step` among the tensors, where it is not kept;
 (c) after a load all parameters share one `step` tensor. Adam adds one to it for every parameter, so the
-    bias correction runs away and the loss drifts from the second step on.
+    bias correction runs away and the loss drifts from the second step on;
+(d) where fp32 weights lie among bf16 ones (a head of numbers), it looks for their state in the order of
+    its buffers, but keeps it with the fp32 ones first, so the states of parameters are exchanged.
+
+Its optimizer that is not distributed (e) forgets fp32 weights among bf16 ones when it names its state.
 
 The mends act on the optimizer object in hand; Megatron's classes stay as they are.
 """
@@ -24,6 +28,7 @@ from megatron.core.dist_checkpointing.dict_utils import merge
 from megatron.core.dist_checkpointing.utils import extract_nonpersistent, extract_sharded_base
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from megatron.core.optimizer.optimizer import Float16OptimizerWithFloat16Params
 
 State = dict[str, Any]
 
@@ -43,7 +48,7 @@ def sharded(optimizer: MegatronOptimizer, model_state: State, *, loading: bool) 
     `model_state` is the sharded state of the very parameters that it optimizes. With `loading` the
     leaves are places to read into; otherwise they hold the state.
     """
-    with _mended(optimizer):
+    with _mended(optimizer), _all_named(optimizer):
         state = optimizer.sharded_state_dict(model_state, is_loading=loading, metadata=_FORM)
     _give_each_its_own_step(optimizer)
     return state
@@ -88,14 +93,39 @@ def _set_step(part: State, step: float) -> None:
 
 @contextmanager
 def _mended(optimizer: MegatronOptimizer) -> Iterator[None]:
-    """Megatron's way in and out of the state without faults (a) and (b)."""
+    """Megatron's way in and out of the state without faults (a), (b) and (d)."""
     with ExitStack() as stack:
         for part in _parts(optimizer):
+            if isinstance(part, DistributedOptimizer):
+                _put_in_order(part)
             if _is_torch_adam(part):
                 _fill_empty_state(part)
                 if isinstance(part, DistributedOptimizer):
                     stack.enter_context(_step_kept(part))
         yield
+
+
+@contextmanager
+def _all_named(optimizer: MegatronOptimizer) -> Iterator[None]:
+    """Fault (e): fp32 weights, which come last in their group as the head does, are named with the others."""
+    parts = [part for part in _parts(optimizer) if isinstance(part, Float16OptimizerWithFloat16Params)]
+    before = [part.float16_groups for part in parts]
+    for part in parts:
+        both = zip(part.float16_groups, part.fp32_from_fp32_groups, strict=True)
+        part.float16_groups = [[*half, *full] for half, full in both]
+    try:
+        yield
+    finally:
+        for part, groups in zip(parts, before, strict=True):
+            part.float16_groups = groups
+
+
+def _put_in_order(part: DistributedOptimizer) -> None:
+    """Fault (d): where the state of each parameter is kept: those that are fp32 themselves come first."""
+    for number, group in enumerate(part.opt_group_ranges):
+        kept = sorted(group["params"], key=lambda parameter: parameter.dtype != torch.float32)
+        for order, parameter in enumerate(kept):
+            part.model_param_group_index_map[parameter] = (number, order)
 
 
 def _fill_empty_state(part: MegatronOptimizer) -> None:
