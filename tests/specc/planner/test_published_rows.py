@@ -21,7 +21,7 @@ SLIPS = {"P021": "experts over more ranks than a stage has: the page prints the 
 """Rules that rows which are not scored may break, and why they do."""
 
 OFF_MOST = {("bf16", "fit"): 0.05, ("bf16", "held"): 0.05, ("fp8", "fit"): 0.12, ("fp8", "held"): 0.15}
-"""Median error of throughput on dense H100 rows, after one scalar per precision; fp8 is to come down to 0.05."""
+"""Median error on dense H100 rows, after one scalar per precision; fp8 is to come down to 0.05."""
 
 
 @functools.cache
