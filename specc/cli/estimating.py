@@ -139,6 +139,8 @@ def _question(options: argparse.Namespace, model: Model, gpu: Gpu) -> Question:
         grad_dtype=options.grad_dtype,
         offload=options.offload,
         phase=options.phase,
+        recompute_layers=options.recompute_layers or 0,
+        recompute_modules=options.recompute_modules or (),
         expandable=not options.no_expandable_segments,
         **sizes,
     )
@@ -147,12 +149,14 @@ def _question(options: argparse.Namespace, model: Model, gpu: Gpu) -> Question:
 def text(name: str, question: Question, layout: Layout, answer: Estimate, broken: list[Broken]) -> str:
     """The answer for people: the verdict, the parts of memory, the speed, and each rule that is broken."""
     from specc.cli import tables
+    from specc.planner.recompute import USUAL, Recompute
 
     memory, q = answer.memory, question
+    again = Recompute(q.mode, q.recompute_layers, q.recompute_modules or USUAL)
     batch = q.gbs or layout.dp * q.mbs
     lines = [
         f"{name}, {q.phase} in {q.dtype}, on {q.gpus} x {q.gpu.name}: {layout}",
-        f"rows of {q.seq} tokens, micro-batch {q.mbs}, global batch {batch}, recompute {q.mode}",
+        f"rows of {q.seq} tokens, micro-batch {q.mbs}, global batch {batch}, recompute {again}",
     ]
     if layout.stage_layers:
         lines.append(f"layers of each stage: {', '.join(map(str, layout.stage_layers))}")

@@ -145,6 +145,12 @@ def _estimate_command(command: Adder) -> None:
         estimate.add_argument(f"--{name}", metavar="N", type=_size, default=1, help=f"{about} (default: 1)")
     estimate.add_argument("--gbs", metavar="N", type=_size, help="rows of a step (default: DP x MBS)")
     estimate.add_argument("--seq", metavar="N", type=_size, help="tokens of a row (default: 4096)")
+    estimate.add_argument(
+        "--recompute-layers", metavar="N", type=_size, help="of each stage, under full (default: all)"
+    )
+    estimate.add_argument(
+        "--recompute-modules", metavar="A,B", type=_modules, help="under selective (default: core_attn)"
+    )
     for name, (choices, about) in CHOICES.items():
         estimate.add_argument(
             f"--{name}", choices=choices, default=choices[0], help=f"{about} (default: {choices[0]})"
@@ -175,6 +181,8 @@ LAYOUT = {
     "mbs": "rows of a micro-batch",
 }
 
+MODULES = ("core_attn", "layernorm", "mlp", "moe", "moe_act", "shared_experts", "mla_up_proj")
+
 CHOICES = {
     "dtype": (["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32"], "of products"),
     "offload": (["none", "optimizer"], "what lies in the host's memory"),
@@ -188,6 +196,14 @@ def _size(said: str) -> int:
     if not 1 <= value <= 1 << 24:
         raise argparse.ArgumentTypeError(f"{said!r} is not a whole number from 1 to {1 << 24}")
     return value
+
+
+def _modules(said: str) -> tuple[str, ...]:
+    """Names of parts of a layer, with commas between."""
+    names = tuple(dict.fromkeys(said.split(",")))
+    if strange := [name for name in names if name not in MODULES]:
+        raise argparse.ArgumentTypeError(f"{strange[0]!r} is none of {', '.join(MODULES)}")
+    return names
 
 
 def _amount(said: str) -> float:

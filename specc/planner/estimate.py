@@ -50,10 +50,13 @@ class Question:
     offload: str = "none"
     phase: str = "pretrain"
     expandable: bool = True  # the allocator's segments grow
+    recompute_layers: int = 0  # as in `Workload`; said, it means full
+    recompute_modules: tuple[str, ...] = ()  # as in `Workload`; said, it means selective
 
     @property
     def mode(self) -> str:
-        return self.recompute or "none"
+        implied = "full" if self.recompute_layers else "selective" if self.recompute_modules else "none"
+        return self.recompute or implied
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def _workload(question: Question, layout: Layout) -> Workload:
         offload=q.offload,
         framework="megatron",
         mtp_layers=_mtp_layers(q),
-        recompute_modules=_modules(q),
+        recompute_layers=q.recompute_layers,
+        recompute_modules=q.recompute_modules or _modules(q),
     )
 
 
