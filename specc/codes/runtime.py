@@ -230,7 +230,7 @@ CODES = (
         "R037",
         "model that cannot be exported",
         "The folder cannot be written, or the model has no Hugging Face form.",
-        "export: true   # of a reward model with a head of its own",
+        "export: true   # of a family whose tensors are not known by Hugging Face's names",
         "Make room or give another results folder; set `export: false` where there is no such form.",
     ),
     # servers
@@ -261,5 +261,12 @@ CODES = (
         "Its tensors have other names, types or shapes than asked for, or a number in them is not finite.",
         "`reward_model` at http://node7:20480 sent `rewards` with 2 numbers that are not finite",
         "Look at the model behind it: a reward model that gives NaN is not trained, or its weights are torn.",
+    ),
+    Code(
+        "R054",
+        "a served model failed",
+        "Its ranks could not do what a client asked; the server ends, since its state is not to be trusted.",
+        "`critic_train` failed on rank 3: gradient norm is nan at step 41",
+        "Look at the message; the run continues from its last checkpoint once the cause is mended.",
     ),
 )
