@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.cli.tables import table
+from specc.cli.tables import recomputation, table
 from specc.planner.comparison import Comparison, Rival
 from specc.planner.outlook import duration
 
@@ -48,7 +48,7 @@ def _runner(rival: Rival, found: Comparison) -> tuple[str, ...]:
     return (
         rival.layout,
         str(rival.micro_batch),
-        "" if rival.recompute == "none" else rival.recompute,
+        recomputation(rival),
         duration(rival.step_seconds) if rival.step_seconds else "",
         lost,
         f"{rival.bubble:.0%}" if rival.bubble else "",
@@ -65,7 +65,7 @@ def _large(rival: Rival, margin: float) -> tuple[str, ...]:
         str(rival.nodes),
         rival.layout,
         str(rival.micro_batch),
-        "" if rival.recompute == "none" else rival.recompute,
+        recomputation(rival),
         f"{rival.total_gib:.1f} GiB",
         why,
     )

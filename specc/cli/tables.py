@@ -11,6 +11,7 @@ from specc.planner.outlook import duration
 
 if TYPE_CHECKING:
     from specc.compile import Compilation
+    from specc.planner.comparison import Rival
     from specc.planner.options import Option
     from specc.planner.outlook import Outlook
 
@@ -89,8 +90,15 @@ def _row(job: Job, role: Role) -> tuple[str, ...]:
         if memory.capacity_gib
         else "",
         duration(role.step_seconds) if role.step_seconds else "",
-        "" if role.recompute == "none" else role.recompute,
+        recomputation(role),
     )
+
+
+def recomputation(chosen: Role | Option | Rival) -> str:
+    """`full`, `selective`, or how many layers of each chunk are computed again."""
+    if chosen.recompute_layers:
+        return count(chosen.recompute_layers, "layer")
+    return "" if chosen.recompute == "none" else chosen.recompute
 
 
 def _notes(role: Role) -> list[str]:
@@ -136,7 +144,7 @@ def _option_row(option: Option) -> tuple[str, ...]:
         f"{option.nodes} x {option.gpus}",
         str(option.layout),
         str(option.micro_batch),
-        "" if option.recompute == "none" else option.recompute,
+        recomputation(option),
         f"{memory.total_gib / memory.capacity_gib:.0%}" if memory.capacity_gib else "",
         duration(option.step_seconds) if option.step_seconds else "",
         duration(option.wall_seconds) if option.wall_seconds else "",

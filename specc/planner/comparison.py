@@ -30,6 +30,7 @@ class Rival:
     layout: str
     micro_batch: int
     recompute: str
+    recompute_layers: int  # of each chunk; 0 for all
     step_seconds: float
     slower: float  # seconds a step more than the winner
     bubble: float
@@ -113,6 +114,7 @@ def _rival(found: Found, role: Role) -> Rival:
         layout=str(case.layout),
         micro_batch=case.micro_batch,
         recompute=case.recompute,
+        recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
         step_seconds=round(found.seconds, 3) if shown else 0.0,
         slower=round(found.seconds - role.step_seconds, 3) if shown else 0.0,
         bubble=_bubble(case.layout, case.micro_batch, case.work.global_batch),

@@ -11,6 +11,7 @@ which tests hold, as they hold the whole search to plain enumeration. What a spe
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import heapq
 import itertools
@@ -26,7 +27,7 @@ from specc.planner.hardware import Gpu
 from specc.planner.memory import GIB, Workload, oom_probability, peak
 from specc.planner.rules import Broken, Case, link_domain
 from specc.planner.shapes import parameters
-from specc.planner.space import Cut, Pins, Space, divisors
+from specc.planner.space import MODES, Cut, Pins, Space, divisors
 
 __all__ = ["Broken", "Cut", "Pins", "Space"]
 
@@ -54,7 +55,8 @@ class Found:
         """Faster first; of equally fast ones the simpler layout, so that the choice is always the same."""
         case, layout = self.case, self.case.layout
         sizes = (layout.pp, layout.tp, layout.cp, layout.ep, layout.etp, layout.vp)
-        return (self.seconds, case.recompute != "none", *sizes, -case.micro_batch)
+        mode = MODES.index(case.recompute), case.work.recompute_layers or case.work.shape.layers
+        return (self.seconds, *mode, *sizes, -case.micro_batch)
 
     @property
     def gpu_seconds(self) -> float:
@@ -191,9 +193,12 @@ class Frontier:
     def _time(self, cut: Cut, micro_batch: int, vp: int, turn: int = 0) -> None:
         """The seconds of a choice; whether it is legal and fits waits until they may win."""
         case = self.space.case(self.nodes, cut, vp, micro_batch, self.space.modes[turn])
-        seconds = _seconds(case)
-        slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
-        self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
+        if case.recompute == "full" and self.space.blocks:
+            self._recompute_least(case)
+        else:
+            seconds = _seconds(case)
+            slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
+            self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
 
     def _weigh(self, case: Case, seconds: float, slower: Callable[[], None]) -> None:
         """A choice whose time may win: it is found if it fits, else with more recomputation perhaps."""
@@ -206,6 +211,23 @@ class Frontier:
             slower()
         else:
             self._refuse(found)
+
+    def _recompute_least(self, case: Case) -> None:
+        """Full recomputation of as few layers of each chunk as fits: the more, the slower and the smaller."""
+        found = _with_memory(case, 0.0)
+        if not found.fits:
+            self._refuse(found)
+            return
+        low, high = 0, self.space.largest_chunk(case.layout)  # too few, enough
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = _with_memory(self.space.partly(case, middle), 0.0)
+            if tried.fits:
+                high, found = middle, tried
+            else:
+                low = middle
+        seconds = _seconds(found.case)
+        self._push(seconds, dataclasses.replace(found, seconds=seconds))
 
 
 def least_memory(space: Space, nodes: int) -> Found | None:

@@ -38,6 +38,7 @@ class Option:
     layout: Layout
     micro_batch: int
     recompute: str
+    recompute_layers: int  # of each chunk; 0 for all
     memory: Memory = field(repr=False)
     step_seconds: float
     wall_seconds: float
@@ -105,6 +106,7 @@ def _taken(role: Role, found: Found) -> Role:
         "layout": case.layout,
         "micro_batch": case.micro_batch,
         "recompute": case.recompute,
+        "recompute_layers": case.work.recompute_layers if case.recompute == "full" else 0,
     }
     if all(getattr(role, key) == value for key, value in choice.items()):
         return role
@@ -122,6 +124,7 @@ def _option(job: Job, role: Role, planned: bool) -> Option:
         layout=role.layout,
         micro_batch=role.micro_batch,
         recompute=role.recompute,
+        recompute_layers=role.recompute_layers,
         memory=role.memory,
         step_seconds=role.step_seconds,
         wall_seconds=round(steps * role.step_seconds, 1),

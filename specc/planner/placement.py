@@ -178,7 +178,9 @@ def _why(request: Request, search: Search) -> str:
     else:
         chosen = fastest or "the only legal layout"
     if best.case.recompute == "full" and request.pins.recompute is None:
-        chosen += "; activations are recomputed, since they do not fit"
+        layers = best.case.work.recompute_layers
+        what = f"activations of {layers} layers of each stage's piece" if layers else "activations"
+        chosen += f"; {what} are recomputed, since they do not fit"
     return f"{said}; {chosen}" if said else chosen
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from specc.plan import Layout
@@ -72,6 +72,8 @@ class Space:
     def __init__(self, work: Workload, gpu: Gpu, gpus: int, pins: Pins) -> None:
         self.work, self.gpu, self.gpus, self.pins = work, gpu, gpus, pins
         self.modes = (pins.recompute,) if pins.recompute else MODES if work.trains else ("none",)
+        self.blocks = work.trains and pins.recompute is None  # some layers of a chunk may be recomputed
+        self._partly: dict[int, Workload] = {}
         self._rows = list(self._rows_cut())
         self._experts = list(self._experts_cut())
         batch, micro = work.global_batch, pins.micro_batch or 1
@@ -172,6 +174,21 @@ class Space:
         """One complete choice."""
         return Case(self.work, self.gpu, nodes, self.gpus, self.layout(cut, vp), micro_batch, recompute)
 
+    def partly(self, case: Case, layers: int) -> Case:
+        """The case with so many layers of each chunk computed again, the others kept."""
+        work = self._partly.get(layers)
+        if work is None:
+            work = self._partly[layers] = replace(self.work, recompute_layers=layers)
+        return replace(case, work=work, recompute="full")
+
+    def largest_chunk(self, layout: Layout) -> int:
+        """Layers of the chunk that has most."""
+        return (
+            max(layout.stage_layers)
+            if layout.stage_layers
+            else -(-self.work.shape.layers // (layout.pp * layout.vp))
+        )
+
     def cases(self, nodes: int) -> Iterator[Case]:
         """Every legal choice on so many nodes, with each way to recompute."""
         for cut in self.cuts(nodes):
@@ -182,6 +199,9 @@ class Space:
                         case = Case(self.work, self.gpu, nodes, self.gpus, layout, micro_batch, mode)
                         if rules.is_legal(case):
                             yield case
+                            if mode == "full" and self.blocks:
+                                most = self.largest_chunk(layout)
+                                yield from (self.partly(case, layers) for layers in range(1, most))
 
     def count(self, nodes: int) -> int:
         """How many legal choices there are, ways to recompute aside."""

@@ -17,7 +17,7 @@ from specc.planner.hardware import Gpu
 from specc.planner.layouts import Found
 from specc.planner.memory import Workload
 from specc.planner.rules import Case
-from specc.planner.shapes import balanced
+from specc.planner.shapes import balanced, stage_layers
 from specc.planner.space import MODES, Pins
 
 OF_LAYOUT = ("tp", "pp", "vp", "cp", "ep", "etp", "stage_layers")
@@ -116,6 +116,10 @@ def everything(given: Problem) -> Iterator[Case]:
                     continue
                 for mode in (pins.recompute,) if pins.recompute else modes:
                     yield dataclasses.replace(case, recompute=mode)
+                if given.work.trains and not pins.recompute:
+                    for layers in range(1, max(stage_layers(shape, layout))):
+                        partly = dataclasses.replace(given.work, recompute_layers=layers)
+                        yield dataclasses.replace(case, work=partly, recompute="full")
 
 
 def _kept(case: Case, pins: Pins) -> bool:
@@ -132,17 +136,25 @@ def differences(given: Problem) -> list[str]:
     fitting = [found for found in every if found.fits]
     search = layouts.search(given.work, given.gpu, given.nodes, given.gpus, given.pins)
     said = []
-    modes = len({found.case.recompute for found in every}) or 1
-    if search.legal * modes != len(every):
-        said.append(f"{search.legal} x {modes} legal, but enumerated are {len(every)}")
+    legal = len({(found.case.layout, found.case.micro_batch) for found in every})
+    if search.legal != legal:
+        said.append(f"{search.legal} legal, but enumerated are {legal}")
     best = min(fitting, key=lambda f: f.order, default=None)
     if _order(best) != _order(search.best):
-        said.append(f"the best is {best}, but the search says {search.best}")
+        said.append(f"the best is {_shown(best)}, but the search says {_shown(search.best)}")
     least = min((found.total_gib for found in every), default=None)
     found = search.smallest.total_gib if search.smallest else None
     if least != found:
         said.append(f"the smallest takes {least} GiB, but the search says {found}")
     return said
+
+
+def _shown(found: Found | None) -> str:
+    if found is None:
+        return "none"
+    case = found.case
+    how = f"{case.recompute} {case.work.recompute_layers or ''}".strip()
+    return f"{case.layout} x {case.micro_batch}, {how}, {found.seconds:.6g} s, {found.total_gib:.3f} GiB"
 
 
 def _order(found: Found | None) -> tuple[float | int, ...] | None:

@@ -157,8 +157,10 @@ def test_the_random_problems_are_neither_trivial_nor_hopeless():
     assert sum(found.legal > 10 for found in searches) > 20
     recomputed = [found for found in searches if found.best and found.best.case.recompute != "none"]
     interleaved = [found for found in searches if found.best and found.best.case.layout.vp > 1]
-    assert len(recomputed) > 5
-    assert len(interleaved) > 5
+    partly = [found for found in recomputed if found.best and found.best.case.work.recompute_layers]
+    assert len(interleaved) >= 3
+    assert len(recomputed) >= 3
+    assert len(partly) >= 1
 
 
 @given(PROBLEMS)

@@ -105,7 +105,7 @@ def test_those_shown_are_of_the_front_in_order_with_the_planned_one(nodes, count
 def _option(nodes: int, planned: bool) -> Option:
     from specc.plan import Layout, Memory
 
-    return Option("s", "r", nodes, 8, Layout(), 1, "none", Memory(), 1 / nodes, 0, 0, planned)
+    return Option("s", "r", nodes, 8, Layout(), 1, "none", 0, Memory(), 1 / nodes, 0, 0, planned)
 
 
 def test_the_ends_are_shown_when_there_is_room():
