@@ -62,3 +62,19 @@ def codes(work: Workload, recompute: str) -> list[str]:
 )  # fmt: skip
 def test_what_megatron_forbids_is_told_by_its_code(shape, recompute, details, code):
     assert codes(Workload(shape, 4096, 8, **details), recompute) == code
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "layers", "modules"),
+    [
+        ("recompute_layers: 2", "full", 2, ()),
+        ("recompute: full", "full", 0, ()),
+        ("recompute_modules: [mlp, layernorm]", "selective", 0, ("mlp", "layernorm")),
+        ("recompute: selective", "selective", 0, ()),
+    ],
+)
+def test_a_spec_says_it_and_the_plan_holds_it(compile_text, toy_spec, said, kind, layers, modules):
+    compiled = compile_text(f"{toy_spec}\nparallel: {{{said}}}\n")
+    assert compiled.plan is not None, compiled.diagnostics
+    role = compiled.plan.jobs[0].roles[0]
+    assert (role.recompute, role.recompute_layers, role.recompute_modules) == (kind, layers, modules)
