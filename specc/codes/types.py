@@ -90,7 +90,7 @@ CODES = (
     Code(
         "T013",
         "calibration that cannot be used",
-        "What `specc calibrate` kept for a cluster is part of its profile, so a torn file is not passed over.",
+        "What `specc calibrate` kept for a cluster is part of its profile, so a torn file stops it.",
         "clusters/mine.calibration.json   # half of a file",
         "Remove the file, or write it again with `specc calibrate RUN`.",
     ),
