@@ -8,9 +8,9 @@ bound would make it wrong. They follow from how a step and a peak are made up, w
   bytes   >= state of layers / p               the fullest stage holds no less than the average one
 
 with m micro-batches and p stages of v pieces. c is the time of many more micro-batches beside that of many,
-so that what can hide behind computation is hidden; r is what such micro-batches leave of one real step (of
-the least v, whose stages may be uneven and which sends: both only make r smaller). Tests hold all of it to
-the real predictions.
+so that what can hide behind computation is hidden; per row it is least of the largest micro-batch. r is what
+such micro-batches leave of one real step (of the least v, whose stages may be uneven and which sends: both
+only make r smaller). Tests hold all of it to the real predictions.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Bounds:
     def __init__(self, space: Space) -> None:
         self.space = space
         self._through: dict[tuple[int, ...], float] = {}
+        self._bytes: dict[tuple[int, ...], float] = {}
         self._works: dict[int, Workload] = {}  # by global batch
         self._fastest = space.modes[0]
         self._layer = layer_parameters(space.work.shape)
@@ -50,6 +51,13 @@ class Bounds:
             return 0.0
         through = self.through(cut, micro_batch) / cut.pp
         return SLACK * (through * self._turns(cut, micro_batch, pieces) + rest)
+
+    def least_seconds(self, cut: Cut) -> float:
+        """No choice of the cut takes less: rows of the largest micro-batch, and a pipeline always full."""
+        if self.space.gpu.name == "cpu":
+            return 0.0
+        batch = self.space.work.global_batch
+        return SLACK * self.through(cut, batch) / (cut.dp * cut.pp)
 
     def _turns(self, cut: Cut, micro_batch: int, pieces: int) -> float:
         """Micro-batches of a step, with those that the pipeline's filling and draining cost."""
@@ -86,11 +94,14 @@ class Bounds:
 
     def bytes(self, cut: Cut) -> float:
         """No layout of the cut takes less memory: weights, gradients and optimizer state of its layers."""
-        work, layer = self.space.work, self._layer
-        layout = Layout(cut.tp, 1, 1, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1)
-        dense = layer.sharded // cut.tp + layer.replicated
-        held = StageParameters(
-            dense * self._with_experts // cut.pp,
-            layer.experts // (cut.ep * cut.etp) * self._with_experts // cut.pp,
-        )
-        return SLACK * sum(model_state(work, layout, held))
+        key = (cut.tp, cut.cp * cut.dp, cut.pp, cut.ep, cut.etp)
+        found = self._bytes.get(key)
+        if found is None:
+            layout = Layout(cut.tp, 1, 1, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1)
+            dense = self._layer.sharded // cut.tp + self._layer.replicated
+            held = StageParameters(
+                dense * self._with_experts // cut.pp,
+                self._layer.experts // (cut.ep * cut.etp) * self._with_experts // cut.pp,
+            )
+            found = self._bytes[key] = SLACK * sum(model_state(self.space.work, layout, held))
+        return found

@@ -114,8 +114,8 @@ def fastest(bounds: Bounds, nodes: int, within: float = math.inf) -> Found | Non
 class Frontier:
     """Legal choices that fit on so many nodes, best first, found one by one as they are asked for.
 
-    What waits in the heap is either found or a step that makes it more precise: a cut with a micro-batch
-    opens into numbers of pieces, those get their seconds, and only then their memory.
+    What waits in the heap is either found or a step that makes it more precise: a cut is dealt micro-batches,
+    each opens into numbers of pieces, those get their seconds, and only then their memory.
     With `keep_large`, `too_large` collects those that might have come out by then but do not fit.
     """
 
@@ -147,13 +147,17 @@ class Frontier:
     def _begin(self) -> None:
         space, bounds, capacity = self.space, self.bounds, self.space.gpu.usable_gib
         for cut in space.cuts(self.nodes):
-            if oom_probability(bounds.bytes(cut) / GIB, capacity) > MARGIN:
-                continue
-            for micro_batch in space.micro_batches(cut):
-                pieces = space.pieces(cut, micro_batch)
-                if pieces:
-                    seconds = bounds.seconds(cut, micro_batch, pieces[-1])
-                    self._push(seconds, functools.partial(self._open, cut, micro_batch))
+            seconds = bounds.least_seconds(cut)
+            if seconds <= self.within and oom_probability(bounds.bytes(cut) / GIB, capacity) <= MARGIN:
+                self._push(seconds, functools.partial(self._deal, cut))
+
+    def _deal(self, cut: Cut) -> None:
+        """A cut: its micro-batches."""
+        for micro_batch in self.space.micro_batches(cut):
+            pieces = self.space.pieces(cut, micro_batch)
+            if pieces:
+                seconds = self.bounds.seconds(cut, micro_batch, pieces[-1])
+                self._push(seconds, functools.partial(self._open, cut, micro_batch))
 
     def _open(self, cut: Cut, micro_batch: int) -> None:
         """A cut with a micro-batch: its numbers of pieces, unless even the least memory is too much."""
