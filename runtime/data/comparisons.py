@@ -128,7 +128,7 @@ def _of_two_rows(rows: Rows, first: int) -> Pair:
 
 def _half(row: Mapping[str, Any], where: str) -> str | Mapping[str, Any]:
     if any(isinstance(row.get(key), list) for key in HISTORIES):
-        return {key: value for key, value in row.items() if key != "label"}
+        return {key: value for key, value in row.items() if key not in ("label", "type")}
     if "text" not in row:
         keys = ", ".join(map(str, row)) or "nothing"
         raise Problem("R010", f"{where}: expected `text`, or `chosen` and `rejected`; the row has {keys}")

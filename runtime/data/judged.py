@@ -55,11 +55,20 @@ def judged_conversation(
 ) -> Encoded:
     """A conversation's tokens; its chat template says how it ends, so no end token is added."""
     try:
-        tokens, _ = chat.encode(tokenizer, row, template)
+        tokens, _ = chat.encode(tokenizer, with_asker(row), template)
     except (Problem, ValueError, KeyError, TypeError) as error:
         said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
         raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
     return read_at_end([], list(tokens), [], where, form, labels)
+
+
+def with_asker(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with the one who speaks first as the one who asks, where neither it nor `User` says so."""
+    turns = row.get("conversations")
+    if row.get("mask") or not isinstance(turns, list):
+        return row
+    speakers = [turn.get("from") for turn in turns if isinstance(turn, Mapping)]
+    return row if "User" in speakers or not speakers else {**row, "mask": speakers[0]}
 
 
 def read_at_end(

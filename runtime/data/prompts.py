@@ -13,6 +13,7 @@ from typing import Any
 
 from runtime import chat
 from runtime.data import conversations, hh, prompt_response
+from runtime.data.judged import with_asker
 from runtime.data.prompt_response import Encoded
 from runtime.data.rows import Rows
 from runtime.problem import Problem
@@ -67,7 +68,10 @@ class Prompts:
             raise Problem("R010", f"{where}: expected a list `messages` or `conversations`; it has {keys}")
         template = form.prompt
         if template == TEMPLATE and "input" not in row:
-            template = next((f"{{{key}}}" for key in ("prompt", "text") if key in row), template)
+            own = next((key for key in ("prompt", "text") if key in row), "input")
+            if isinstance(row.get(own), str):  # as it is, with its spaces
+                return self._text(row[own])
+            template = f"{{{own}}}"
         start = [self.tokenizer.bos_id] if form.add_bos and self.tokenizer.bos_id is not None else []
         return start + prompt_response.ids(template, row, where, self.tokenizer)
 
@@ -90,6 +94,7 @@ def conversation(row: Mapping[str, Any]) -> dict[str, Any] | None:
             return None
         row = {"messages": row["prompt"]}
     key = next(key for key in conversations.KEYS if isinstance(row.get(key), list))
+    row = with_asker(row)
     turns = row[key]
     last = turns[-1] if turns and isinstance(turns[-1], Mapping) else {}
     masked = row.get("mask") or "User"
