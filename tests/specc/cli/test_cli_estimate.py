@@ -66,6 +66,23 @@ def test_layers_that_do_not_divide_are_dealt_unevenly(specc):
     assert "layers of each stage: 7, 8, 8," in specc("estimate", *words).out
 
 
+def test_fixed_segments_are_likelier_to_run_out(specc):
+    words = ["--model", "llama3-8b", "--gpu", "a100-80gb", "--gpus", "8", "--tp", "2", "--seq", "8192"]
+    words += ["--mbs", "2", "--recompute", "none"]
+    grown, fixed = estimate(specc, *words), estimate(specc, *words, "--no-expandable-segments")
+    assert grown["memory"]["total_gib"] == fixed["memory"]["total_gib"]
+    assert grown["memory"]["oom_probability"] < fixed["memory"]["oom_probability"]
+
+
+def test_recomputation_that_is_not_said_may_be_any(specc):
+    """What is said to hold everything is judged as that; what says nothing is read as runs usually are."""
+    words = ["--model", "llama3.1-405b", "--gpu", "h100", "--gpus", "1024", "--tp", "8", "--pp", "8"]
+    words += ["--seq", "8192", "--gbs", "256"]
+    unsaid, none = estimate(specc, *words), estimate(specc, *words, "--recompute", "none")
+    assert unsaid["memory"]["total_gib"] == none["memory"]["total_gib"]
+    assert unsaid["memory"]["oom_probability"] < none["memory"]["oom_probability"]
+
+
 def test_a_config_file_is_a_model(specc, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     by_file = estimate(specc, "--config", "config.json", "--gpu", "h100", "--gpus", "8", "--tp", "8")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from specc import models
 from specc.plan import Layout, Shape
-from specc.planner import hardware, memory
+from specc.planner import hardware, memory, targets
 from specc.planner.memory import Workload
 from specc.planner.shapes import StageParameters, balanced, parameters, stage_parameters
 
@@ -67,6 +67,15 @@ def test_1f1b_holds_one_micro_batch_less_per_stage_and_never_more_than_there_are
     assert [memory.in_flight(Layout(pp=4), stage, 2) for stage in range(4)] == [2, 2, 2, 1]
 
 
+@given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 99))
+def test_micro_batches_in_flight_are_dealt_to_chunks_in_rounds(pp: int, vp: int, turns: int):
+    dealt = memory.turns_of_chunks(Layout(pp=pp, vp=vp), turns)
+    one_by_one = [0] * vp
+    for turn in range(turns):
+        one_by_one[turn // pp % vp] += 1
+    assert dealt == tuple(one_by_one)
+
+
 def test_the_state_of_llama31_8b_on_8_gpus_is_the_logged_one():
     """A published run with bf16 gradients logs 44.27 GB; 4 + 12/8 bytes per parameter give 44.17."""
     shape = models.catalog()["llama3.1-8b"].shape
@@ -86,6 +95,23 @@ def test_bytes_per_parameter_are_those_of_the_distributed_optimizer():
     assert per(dataclasses.replace(base, precision="fp32")) == 8 + 8 / 8
     assert per(dataclasses.replace(base, precision="fp32", distributed_optimizer=False)) == 16
     assert per(dataclasses.replace(base, trains=False)) == 2
+
+
+def test_bytes_per_parameter_of_adam_that_keeps_less():
+    """Precision-aware Adam, its master as what bf16 cuts off, its moments in the host, and several copies."""
+    held, eight = StageParameters(dense=1000, experts=0), Layout(dp=8)
+    base = Workload(models.catalog()["tiny-llama"].shape, 64, 8, gradient_bytes=2)
+
+    def per(**changes: object) -> float:
+        return sum(memory.model_state(dataclasses.replace(base, **changes), eight, held)) / 1000  # type: ignore[arg-type]
+
+    assert per(moment_bytes=4) == 4 + 8 / 8
+    assert per(moment_bytes=4, master_bytes=2) == 4 + 6 / 8
+    assert per(moment_bytes=2, master_bytes=2) == 4 + 4 / 8
+    assert per(offload="optimizer", offload_fraction=0.5) == 4 + 8 / 8
+    assert per(optimizer_instances=2) == 4 + 12 / 4
+    assert per(optimizer_instances=8) == per(distributed_optimizer=False) == 16
+    assert per(precision="fp8", narrow_weights=True) == 3 + 12 / 8
 
 
 def test_the_state_of_experts_is_shared_by_the_ranks_that_hold_the_same_ones():
@@ -250,6 +276,71 @@ def test_the_peak_is_that_of_the_worst_stage(name, tp, pp, micro_batches, recomp
     work = Workload(shape, 2048, micro_batches)
     stages = [memory.stage_peak(work, layout, 1, recompute, stage).total for stage in range(pp)]
     assert memory.peak(work, layout, 1, recompute).total == max(stages)
+
+
+UNEVEN = [
+    ("llama3.1-405b", Layout(8, 4, 8, sequence_parallel=True)),
+    ("llama3.1-405b", Layout(8, 16, sequence_parallel=True)),
+    ("qwen3-30b-a3b", Layout(2, 5, 2, ep=2, dp=2, sequence_parallel=True)),
+    ("deepseek-v3", Layout(2, 16, ep=16, dp=16, sequence_parallel=True)),
+    ("deepseek-v3", Layout(1, 4, 4, ep=16, dp=16)),
+    ("deepseek-v3", Layout(1, 4, ep=8, dp=8, stage_layers=(14, 16, 16, 15))),
+]
+
+
+def shape_of(name: str) -> Shape:
+    return models.catalog()[name].shape if name in models.catalog() else targets.catalog()[name].shape
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize(("name", "layout"), UNEVEN)
+def test_so_it_is_where_chunks_are_uneven_or_some_layers_have_no_experts(name, layout, recompute):
+    shape = shape_of(name)
+    work = Workload(shape, 4096, 1024, mtp_layers=getattr(shape, "mtp_layers", 0))
+    stages = [memory.stage_peak(work, layout, 1, recompute, stage).total for stage in range(layout.pp)]
+    assert memory.peak(work, layout, 1, recompute).total == max(stages)
+
+
+@given(
+    st.sampled_from(["llama3-8b", "mixtral-8x7b", "deepseek-v3"]),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 9),
+    st.integers(1, 4),
+)
+def test_recomputing_more_never_holds_more_than_one_layers_input(name, tp, pp, micro_batch):
+    work, layout = Workload(shape_of(name), 2048, 64), Layout(tp, pp, sequence_parallel=tp > 1)
+    layer = {mode: memory.layer_activations(work, layout, micro_batch, mode) for mode in RECOMPUTE}
+    assert layer["full"] <= layer["selective"] <= layer["none"]
+    peaks = {mode: memory.peak(work, layout, micro_batch, mode).allocated for mode in RECOMPUTE}
+    assert peaks["selective"] <= peaks["none"] * (1 + 1e-9)
+    assert peaks["full"] <= peaks["none"] + layer["full"]
+
+
+RECOMPUTE = ("none", "selective", "full")
+
+
+def test_layers_that_predict_further_ahead_lie_on_the_last_stage_with_logits_of_their_own():
+    shape, layout = shape_of("deepseek-v3"), Layout(2, 16, ep=16, dp=16, sequence_parallel=True)
+    without, with_one = (
+        dict(memory.stage_peak(Workload(shape, 4096, 1024, mtp_layers=n), layout, 1, "none", 15).parts)
+        for n in (0, 1)
+    )
+    assert with_one["logits"] == 2 * without["logits"]
+    assert all(with_one[part] > without[part] for part in ("weights", "gradients", "activations"))
+    first = [
+        memory.stage_peak(
+            Workload(shape, 4096, 1024, mtp_layers=n),
+            dataclasses.replace(layout, stage_layers=STAGES),
+            1,
+            "none",
+            0,
+        )
+        for n in (0, 1)
+    ]
+    assert first[0] == first[1]
+
+
+STAGES = (3, *[4] * 14, 2)
 
 
 def test_parameters_and_state_agree_on_one_gpu():

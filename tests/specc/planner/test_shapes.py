@@ -4,7 +4,7 @@ import pytest
 
 from specc import models
 from specc.plan import Layout, Shape
-from specc.planner import shapes
+from specc.planner import shapes, targets
 
 PUBLISHED = {name: entry for name, entry in models.catalog().items() if entry.parameters is not None}
 
@@ -64,6 +64,20 @@ def test_the_vocabulary_is_padded_alike_for_every_usual_tp():
 
 def test_405b_over_16_stages_gives_the_first_and_last_a_layer_less():
     assert shapes.balanced(126, 16) == (7, *[8] * 14, 7)
+
+
+def test_embedding_and_loss_are_slots_where_they_make_it_even():
+    assert shapes.balanced(61, 16, after=1) == (3, *[4] * 14, 2)  # embedding; MTP and loss
+    assert sum(shapes.balanced(61, 32, after=1)) == 61
+    assert shapes.balanced(126, 32) == (3, *[4] * 30, 3)
+    assert shapes.balanced(80, 8) == (10,) * 8
+
+
+def test_deepseeks_dense_layers_are_the_first_ones_of_all_chunks():
+    shape = targets.catalog()["deepseek-v3"].shape
+    assert shapes.dense_by_chunk(shape, Layout(pp=16)) == (3, *[0] * 15)
+    two = Layout(pp=2, stage_layers=(2, 59))
+    assert shapes.dense_by_chunk(shape, two) == (2, 1)
 
 
 @pytest.mark.parametrize(("layers", "chunks"), [(80, 8), (5, 2), (61, 16), (3, 3), (94, 8)])
