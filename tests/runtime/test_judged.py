@@ -1,4 +1,4 @@
-"""Comparisons, marks, dialogues and prompts: every form of row, what is dropped and counted, what is refused."""
+"""Comparisons, marks, dialogues and prompts: every form of row, what is dropped and what is refused."""
 
 import gzip
 import json
