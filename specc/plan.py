@@ -17,6 +17,13 @@ import types
 import typing
 from dataclasses import dataclass, field
 
+SERVE = "serve"
+"""The program of processes that answer other groups' requests.
+
+SPECC_LISTEN is HOST:PORT, where such a group listens; SPECC_PEERS says where the others find the groups that
+serve: `critic=HOST:PORT`, comma-separated. The token lies in the attempt's folder, so that all groups of a
+job have the same SPECC_ATTEMPT."""
+
 FORMAT = 1
 """Version of the plan's form. The runtime refuses a plan of another version at preflight."""
 
@@ -120,10 +127,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Role:
-    """One model on its share of a job's machines: one het group under Slurm, one torchrun."""
+    """One model on its share of a job's machines.
+
+    Roles of one `group` are models in the same processes: on the same nodes and GPUs, with the same world
+    size, taking turns. The group's first role gives it its name and says what the processes run.
+    """
 
     name: str  # model (the only role of a single-role job) | actor | critic | reward | reference
-    program: str  # a module of runtime/algorithms
+    program: str  # a module of runtime/algorithms; of a group, its first role's is run
     nodes: int
     gpus: int  # per node; on a CPU, processes per node
     layout: Layout
@@ -139,6 +150,36 @@ class Role:
     memory: Memory = Memory()
     step_seconds: float = 0.0
     why: str = ""
+    group: str = ""  # the first role of the processes it lives in; empty: its own
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes that start and end together: one het group under Slurm, one torchrun.
+
+    A group that serves answers the others' requests and has no end of its own: it is ended when the first
+    group has finished.
+    """
+
+    name: str  # of its first role
+    roles: tuple[Role, ...]
+
+    @property
+    def role(self) -> Role:
+        """The role that the processes are started as."""
+        return self.roles[0]
+
+    @property
+    def nodes(self) -> int:
+        return self.role.nodes
+
+    @property
+    def gpus(self) -> int:
+        return self.role.gpus
+
+    @property
+    def serves(self) -> bool:
+        return self.role.program == SERVE
 
 
 @dataclass(frozen=True)
@@ -160,6 +201,15 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)
     identity: dict[str, typing.Any] = field(default_factory=dict)  # maths fields and inputs by path
     hash: str = ""  # of `identity`
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The roles by the processes they live in, in the order of the first of each."""
+        names = dict.fromkeys(role.group or role.name for role in self.roles)
+        return tuple(
+            Group(name, tuple(role for role in self.roles if (role.group or role.name) == name))
+            for name in names
+        )
 
 
 @dataclass(frozen=True)
