@@ -51,6 +51,13 @@ def _ahead(one: Outlook) -> list[str]:
     from specc.planner.outlook import size
 
     lines = []
+    if one.epochs and one.step_seconds and not one.steps:
+        lines.append(
+            f"the steps of {count(one.epochs, 'epoch')} follow from the rows, which are not counted here: "
+            "time and cost are not known"
+        )
+    if one.epochs and one.rows:
+        lines.append(f"{count(one.epochs, 'epoch')} of {one.rows:,} rows are {count(one.steps, 'step')}")
     if one.wall_seconds:
         said = f"{one.steps:,} steps x {duration(one.step_seconds)} = {duration(one.wall_seconds)}"
         if one.limit_seconds:
@@ -223,9 +230,9 @@ def verdict(spec: str, done: Compilation) -> str:
     return f"{spec} is fine{tail}: {totals(done.plan)}"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(number: float, noun: str) -> str:
+    """`1 job`, `2 jobs`, `0.5 epochs`."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def amount(number: float) -> str:

@@ -74,7 +74,7 @@ def plan(options: Options) -> int:
     if done.plan is None:
         return PROBLEMS
     assert done.profile
-    ahead = outlook(done.plan.jobs, done.profile)
+    ahead = outlook(done.plan.jobs, done.profile, Path(options.spec).resolve().parent)
     choices = choices_of(options, done) if options.options or options.html else []
     if options.html:
         write_page(Path(options.html), done.plan, ahead, choices)

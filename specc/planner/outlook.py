@@ -1,7 +1,9 @@
 """What a plan will cost: how many runs under the time limit, GPU-hours, money, and room for checkpoints.
 
 A run that reaches its limit saves some time before it (`slurm.signal`) and is queued again; each run
-trains from its start to that moment. Loading and saving are not predicted and so not counted.
+trains from its start to that moment. Loading and saving are not predicted and so not counted. Where a spec
+says epochs only, its steps follow from the rows: they are counted when the file is here and small. The plan
+itself does not know them, since it must not depend on what lies on this machine.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.diagnostics import Diagnostic
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from specc.graph import Graph
     from specc.spec.cluster import Profile
 
+MOST_BYTES = 32 << 20
+"""Of a file whose rows are counted: a few hundredths of a second."""
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -26,6 +32,8 @@ class Outlook:
 
     stage: str
     steps: int
+    epochs: float  # what the steps follow from, when they are not said
+    rows: int  # of an epoch, as counted here
     step_seconds: float
     wall_seconds: float
     limit_seconds: int  # of one run
@@ -42,14 +50,21 @@ class Outlook:
         return self.checkpoints * self.checkpoint_bytes
 
 
-def outlook(jobs: Sequence[Job], profile: Profile) -> list[Outlook]:
-    """What each stage of a plan on this cluster has ahead of it."""
-    return [_of(job, profile) for job in jobs]
+def outlook(jobs: Sequence[Job], profile: Profile, folder: Path | None = None) -> list[Outlook]:
+    """What each stage of a plan on this cluster has ahead of it; rows are counted when `folder` is given, the
+    one that relative paths of the spec count from.
+    """
+    return [_of(job, profile, folder) for job in jobs]
 
 
-def _of(job: Job, profile: Profile) -> Outlook:
+def _of(job: Job, profile: Profile, folder: Path | None) -> Outlook:
     train = job.settings.get("train", {})
-    steps = train.get("steps") or 0
+    steps, epochs, rows = train.get("steps") or 0, 0.0, 0
+    if not steps and train.get("epochs"):
+        epochs = float(train["epochs"])
+        rows = rows_at_hand(job.data.get("train"), folder) if folder else 0
+        batch = next((role.global_batch for role in job.roles if role.global_batch), 1)
+        steps = max(1, int(rows * epochs) // batch) if rows else 0  # as the runtime does
     step = max((role.step_seconds for role in job.roles), default=0.0)
     wall = round(steps * step, 1)
     limit = job.time_seconds if profile.scheduler == "slurm" else 0
@@ -58,6 +73,8 @@ def _of(job: Job, profile: Profile) -> Outlook:
     return Outlook(
         stage=job.stage,
         steps=steps,
+        epochs=epochs,
+        rows=rows,
         step_seconds=step,
         wall_seconds=wall,
         limit_seconds=limit,
@@ -68,6 +85,22 @@ def _of(job: Job, profile: Profile) -> Outlook:
         checkpoints=_at_once(train),
         quota_bytes=profile.results.quota or 0,
     )
+
+
+def rows_at_hand(data: object, folder: Path) -> int:
+    """Lines of a data set that is one small JSONL file of this machine; else 0."""
+    from specc import inputs
+
+    if not isinstance(data, Mapping) or data.get("split"):
+        return 0
+    found = inputs.here(str(data.get("path", "")), folder)
+    try:
+        if found is None or found.suffix not in (".jsonl", ".ndjson") or found.stat().st_size > MOST_BYTES:
+            return 0
+        count = sum(1 for line in found.read_bytes().splitlines() if line.strip())
+    except OSError:
+        return 0
+    return min(count, data.get("limit") or count)
 
 
 def _at_once(train: Mapping[str, Any]) -> int:

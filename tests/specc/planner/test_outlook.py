@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from specc.cli import tables
 from specc.planner.outlook import outlook, size
 
 SPEC = """\
@@ -39,6 +40,29 @@ def test_runs_are_counted_up_to_the_moment_they_are_told_to_save(compile_text):
     assert one.wall_seconds == pytest.approx(5000 * one.step_seconds)
     assert one.runs == math.ceil(one.wall_seconds / (2 * 3600 - 600))
     assert one.runs > 1
+
+
+ROWS = '{"input": "1 + 1 =", "output": "2"}\n'
+
+
+def test_steps_of_epochs_follow_from_the_rows_of_a_small_file(compile_text, tmp_path):
+    text = SPEC.replace("steps: 5000", "epochs: 3").replace('"builtin:arithmetic"', "rows.jsonl")
+    text = text.replace(", save_every: 100", "")
+    files = {"clusters/priced.yaml": PROFILE.replace("QUOTA", "10TB"), "rows.jsonl": ROWS * 1000}
+    done = compile_text(text, (), files)
+    assert done.plan is not None, done.diagnostics
+    one = outlook(done.plan.jobs, done.profile, tmp_path)[0]
+    assert (one.epochs, one.rows, one.steps) == (3, 1000, 3000 // 128)
+    assert one.wall_seconds == pytest.approx(one.steps * one.step_seconds, abs=0.1)
+    assert done.plan.totals.wall_seconds == 0  # the plan does not depend on files of this machine
+
+
+def test_without_the_rows_the_steps_of_epochs_are_not_known(compile_text, tmp_path):
+    text = SPEC.replace("steps: 5000", "epochs: 1").replace('"builtin:arithmetic"', "elsewhere.jsonl")
+    done = compiled(compile_text, text=text.replace(", save_every: 100", ""))
+    one = outlook(done.plan.jobs, done.profile, tmp_path)[0]
+    assert (one.epochs, one.rows, one.steps, one.wall_seconds) == (1, 0, 0, 0)
+    assert "time and cost are not known" in tables.plan_text(done.plan, [one])
 
 
 def test_a_short_stage_is_one_run(compile_text):
