@@ -26,9 +26,10 @@ class Parameter:
     """One parameter as a rank holds it."""
 
     count: int
-    expert: bool = False  # shared by the ranks that hold the same experts
+    expert: bool = False  # of an expert that not every rank has: shared by the ranks that do
     own_bucket: bool = False  # a tied embedding that two stages hold
     fp32: bool = False  # whatever the precision
+    halves: bool = False  # a gate and what it gates: a checkpoint holds them apart
 
 
 @dataclass(frozen=True)
@@ -160,22 +161,22 @@ def _layer(shape: Shape, layout: Layout) -> Iterator[Parameter]:
         return
     yield Parameter(shape.experts * h)  # the router
     for _ in range(shape.experts // layout.ep):
-        yield from _mlp(shape, shape.expert_ffn // layout.etp, expert=True)
+        yield from _mlp(shape, shape.expert_ffn // layout.etp, expert=layout.ep > 1)
     if shape.shared_expert_ffn:
         yield from _mlp(shape, shape.shared_expert_ffn // t)
 
 
 def _mlp(shape: Shape, width: int, expert: bool = False) -> Iterator[Parameter]:
     gates = 2 if shape.activation in GATED else 1
-    bias = shape.linear_bias
-    yield from _linear(gates * width * shape.hidden, gates * width if bias else 0, expert)
+    bias, halves = shape.linear_bias, gates == 2
+    yield from _linear(gates * width * shape.hidden, gates * width if bias else 0, expert, halves)
     yield from _linear(width * shape.hidden, shape.hidden if bias else 0, expert)
 
 
-def _linear(weight: int, bias: int, expert: bool = False) -> Iterator[Parameter]:
-    yield Parameter(weight, expert)
+def _linear(weight: int, bias: int, expert: bool = False, halves: bool = False) -> Iterator[Parameter]:
+    yield Parameter(weight, expert, halves=halves)
     if bias:
-        yield Parameter(bias, expert)
+        yield Parameter(bias, expert, halves=halves)
 
 
 def _norm(shape: Shape, width: int) -> Iterator[Parameter]:
