@@ -12,6 +12,7 @@ constants named below say where they come from.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 from specc.plan import Layout, Memory
@@ -35,9 +36,9 @@ from specc.planner.shapes import (
     GATED,
     StageParameters,
     cache_cuts,
-    dense_by_chunk,
     dense_form,
     dense_layers,
+    first_layers,
     kv_bytes_per_token,
     padded_vocab,
     stage_layers,
@@ -269,22 +270,34 @@ def _held(work: Workload, layout: Layout, flow: _Flow, stage: int, turns: int) -
     """Bytes that a stage's layers keep of `turns` micro-batches in flight, each in one chunk, and of how many
     layers with experts. Chunks that are alike are counted together.
     """
-    chunks, vp = stage_layers(work.shape, layout)[stage :: layout.pp], layout.vp
-    if not dense_layers(work.shape) and min(chunks) == max(chunks):
-        return flow.kept.held(chunks[0], turns, vp), turns * chunks[0]
-    without = dense_by_chunk(work.shape, layout)[stage :: layout.pp]
+    chunks, dense = stage_layers(work.shape, layout), dense_layers(work.shape)
     kept = routed = 0.0
-    for count, layers, plain in zip(turns_of_chunks(layout, turns), chunks, without, strict=True):
-        kept += flow.kept.held(layers - plain, count) + flow.dense.held(plain, count)
-        routed += count * (layers - plain)
+    for experts, plain, count, alike in _chunks_alike(chunks, dense, layout.pp, layout.vp, stage, turns):
+        kept += flow.kept.held(experts, count, alike) if experts else 0.0
+        kept += flow.dense.held(plain, count, alike) if plain else 0.0
+        routed += count * experts
     return kept, routed
 
 
-def turns_of_chunks(layout: Layout, turns: int) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=8192)
+def _chunks_alike(
+    layers: tuple[int, ...], dense: int, pp: int, vp: int, stage: int, turns: int
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Of a stage's chunks: layers with experts and (of the first `dense` of all) without, micro-batches of
+    `turns` in flight, and how many chunks are like that.
+    """
+    without = first_layers(dense, layers)[stage::pp]
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    for count, own, plain in zip(turns_of_chunks(pp, vp, turns), layers[stage::pp], without, strict=True):
+        turned, alike = found.get((own - plain, plain), (0, 0))
+        found[own - plain, plain] = turned + count, alike + 1
+    return tuple((*kind, *times) for kind, times in found.items())
+
+
+def turns_of_chunks(pp: int, vp: int, turns: int) -> tuple[int, ...]:
     """How many of a stage's micro-batches in flight are in each of its chunks: they come in rounds of pp
     through one chunk after the other, and then through the first one again.
     """
-    pp, vp = layout.pp, layout.vp
     rounds, rest = divmod(turns, pp * vp)
     return tuple(rounds * pp + min(pp, max(0, rest - chunk * pp)) for chunk in range(vp))
 
@@ -302,25 +315,25 @@ def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda:
 def step_peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
     """The worst stage's bytes in a training step, or in the only phase of a role that is not trained."""
     flow = _flows.of(work, layout, micro_batch, recompute)
-    stages = _stages_that_may_be_worst(work, layout)
+    stages = _stages_that_may_be_worst(stage_layers(work.shape, layout), dense_layers(work.shape), layout.pp)
     return max((_stage_peak(work, layout, micro_batch, flow, s, cuda) for s in stages), key=lambda p: p.total)
 
 
-def _stages_that_may_be_worst(work: Workload, layout: Layout) -> list[int]:
+@functools.lru_cache(maxsize=4096)
+def _stages_that_may_be_worst(layers: tuple[int, ...], dense: int, pp: int) -> tuple[int, ...]:
     """All but inner stages of no larger chunks than the stage before, which has more in flight."""
-    chunks, pp = stage_layers(work.shape, layout), layout.pp
-    if min(chunks) == max(chunks) and not dense_layers(work.shape):
-        return [0, pp - 1] if pp > 1 else [0]
-    without = dense_by_chunk(work.shape, layout) if dense_layers(work.shape) else ()
+    if min(layers) == max(layers) and not dense:
+        return (0, pp - 1) if pp > 1 else (0,)
+    without = first_layers(dense, layers)
 
     def smaller(stage: int) -> bool:
         if without[stage::pp] != without[stage - 1 :: pp]:
             return False
         return all(
-            own <= other for own, other in zip(chunks[stage::pp], chunks[stage - 1 :: pp], strict=True)
+            own <= other for own, other in zip(layers[stage::pp], layers[stage - 1 :: pp], strict=True)
         )
 
-    return [s for s in range(pp) if s in (0, 1, pp - 1) or not smaller(s)]
+    return tuple(s for s in range(pp) if s in (0, 1, pp - 1) or not smaller(s))
 
 
 def role_memory(work: Workload, layout: Layout, micro_batch: int, recompute: str, gpu: Gpu) -> Memory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -58,14 +59,14 @@ class LayerParameters:
         return self.sharded + self.replicated + self.experts
 
 
-def layer_parameters(shape: Shape) -> LayerParameters:
-    """Parameters of one decoder layer."""
+def layer_parameters(shape: Shape, plain: bool = False) -> LayerParameters:
+    """Parameters of one decoder layer; of a `plain` one, which has no experts though others have."""
     h = shape.hidden
     sharded, replicated = _attention_parameters(shape)
     replicated += 2 * h * norm_width(shape)
     experts = 0
     gates = 3 if shape.activation in GATED else 2
-    if shape.experts:
+    if shape.experts and not plain:
         replicated += shape.experts * h  # the router
         experts = shape.experts * gates * h * shape.expert_ffn
         sharded += gates * h * shape.shared_expert_ffn
@@ -120,7 +121,7 @@ def parameters(shape: Shape, head: str = "language") -> int:
     dense = dense_layers(shape)
     body = (shape.layers - dense) * layer_parameters(shape).total
     if dense:
-        body += dense * layer_parameters(dense_form(shape)).total
+        body += dense * layer_parameters(shape, plain=True).total
     return shape.vocab * shape.hidden + positions + body + final_norm + head_parameters(shape, head)
 
 
@@ -202,18 +203,21 @@ def balanced(layers: int, chunks: int, after: int = 0) -> tuple[int, ...]:
 
 def dense_by_chunk(shape: Shape, layout: Layout) -> tuple[int, ...]:
     """Of each chunk's layers, how many have no experts though others have: the first ones of the model."""
-    left, found = dense_layers(shape), []
-    for layers in stage_layers(shape, layout):
-        found.append(min(left, layers))
-        left -= found[-1]
-    return tuple(found)
+    return first_layers(dense_layers(shape), stage_layers(shape, layout))
+
+
+@functools.lru_cache(maxsize=4096)
+def first_layers(count: int, chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the layers of each chunk, how many are among the first `count` of all."""
+    ends = itertools.accumulate(chunks)
+    return tuple(max(0, min(count - end + layers, layers)) for layers, end in zip(chunks, ends, strict=True))
 
 
 def stage_parameters(
     shape: Shape, layout: Layout, stage: int, head: str = "language", mtp: int = 0
 ) -> StageParameters:
-    """Parameters on one rank of `stage` (0-based); `mtp` layers of multi-token prediction follow the last one,
-    each with a projection of two hidden states and three norms, and one copy of the embedding for all.
+    """Parameters on one rank of `stage` (0-based); `mtp` layers of multi-token prediction follow the last
+    one, each with a projection of two hidden states and three norms, and one copy of the embedding for all.
     """
     layer = layer_parameters(shape)
     per_layer = layer.sharded // layout.tp + layer.replicated
@@ -222,7 +226,7 @@ def stage_parameters(
     first, last = stage == 0, stage == layout.pp - 1
     dense = count * per_layer
     if dense_layers(shape) and (without := sum(dense_by_chunk(shape, layout)[stage :: layout.pp])):
-        plain = layer_parameters(dense_form(shape))
+        plain = layer_parameters(shape, plain=True)
         dense += without * (plain.sharded // layout.tp + plain.replicated - per_layer)
         count -= without
     table = padded_vocab(shape.vocab, layout.tp) // layout.tp * shape.hidden

@@ -69,7 +69,7 @@ def test_1f1b_holds_one_micro_batch_less_per_stage_and_never_more_than_there_are
 
 @given(st.integers(1, 8), st.integers(1, 6), st.integers(0, 99))
 def test_micro_batches_in_flight_are_dealt_to_chunks_in_rounds(pp: int, vp: int, turns: int):
-    dealt = memory.turns_of_chunks(Layout(pp=pp, vp=vp), turns)
+    dealt = memory.turns_of_chunks(pp, vp, turns)
     one_by_one = [0] * vp
     for turn in range(turns):
         one_by_one[turn // pp % vp] += 1
