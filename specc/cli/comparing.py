@@ -30,6 +30,8 @@ def text(found: Comparison) -> str:
         rows = [(f.part, _size(f.gib), f"= {f.text}" if f.text else "") for f in found.formulas]
         rows.append(("total", _size(sum(f.gib for f in found.formulas)), ""))
         lines += ["", where, *_indented(("", "", ""), rows)[1:]]
+    if found.bands:
+        lines += ["", *(str(band) for band in found.bands)]
     return "\n".join(lines)
 
 

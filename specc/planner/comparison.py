@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from specc.plan import Layout, Role
 from specc.planner import layouts
 from specc.planner.bounds import Bounds
+from specc.planner.feasibility import Band, band
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import Found, Frontier
 from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes, peak
@@ -61,6 +62,7 @@ class Comparison:
     margin: float  # the likeliness of running out of memory that the search allows
     stage: int  # the pipeline stage of the fullest GPU
     formulas: tuple[Formula, ...]
+    bands: tuple[Band, ...]  # how likely it runs out, with expandable segments and without; none on a CPU
 
 
 def compare(request: Request, role: Role, card: Gpu) -> Comparison:
@@ -80,6 +82,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         margin=layouts.MARGIN,
         stage=stage,
         formulas=tuple(formulas(request, role, card, stage)),
+        bands=bands(role),
     )
 
 
@@ -129,6 +132,14 @@ def _bubble(layout: Layout, micro_batch: int, global_batch: int) -> float:
     waiting = layout.pp - 1
     work = layout.vp * max(1, global_batch // (micro_batch * layout.dp))
     return round(waiting / (work + waiting), 3)
+
+
+def bands(role: Role) -> tuple[Band, ...]:
+    """Between which totals a run goes from safe to lost, by how the allocator is set."""
+    memory = role.memory
+    if not memory.capacity_gib:
+        return ()
+    return tuple(band(memory.total_gib, memory.capacity_gib, expandable) for expandable in (True, False))
 
 
 # --- memory, with its numbers ------------------------------------------------------------------------

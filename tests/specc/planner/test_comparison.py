@@ -83,6 +83,15 @@ def test_every_product_gives_the_part_that_it_stands_for(compile_text, more):
         assert product(formula.text) / 2**30 == pytest.approx(formula.gib, rel=0.005), formula
 
 
+def test_the_band_is_said_with_expandable_segments_and_without(compile_text):
+    found, role, _ = compared(compile_text, "nodes=32")
+    with_them, without = found.bands
+    assert with_them.probability == role.memory.oom_probability
+    assert without.probability >= with_them.probability
+    assert without.safe_gib < with_them.safe_gib < with_them.lost_gib
+    assert "without expandable segments" in str(without)
+
+
 def test_adam_in_bf16_is_2_and_4_and_12_bytes(compile_text):
     found, role, _ = compared(compile_text, "nodes=32")
     texts = {f.part: f.text for f in found.formulas}
