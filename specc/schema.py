@@ -22,10 +22,10 @@ def of_experiment(header: type[Section]) -> dict[str, Any]:
     """One stage at the top level, or several under `stages`; `header` is what both have."""
     specs = {name: algorithms.load(name).Spec for name in algorithms.names()}
     definitions = _definitions([header, *specs.values()])
-    head = definitions.pop(header.__name__)
+    head = definitions.pop(_title(header, definitions))
     stages = {}
     for name, spec in specs.items():
-        stages[name] = definitions.pop(_title(spec))
+        stages[name] = definitions.pop(_title(spec, definitions))
     definitions |= {f"{name}-stage": schema for name, schema in stages.items()}
     several = {
         "type": "object",
@@ -48,7 +48,7 @@ def of_experiment(header: type[Section]) -> dict[str, Any]:
 def of_section(section: type[Section]) -> dict[str, Any]:
     """The schema of one section by itself, such as a cluster profile."""
     definitions = _definitions([section])
-    return {"$schema": DRAFT, **definitions.pop(_title(section)), "definitions": definitions}
+    return {"$schema": DRAFT, **definitions.pop(_title(section, definitions)), "definitions": definitions}
 
 
 def _merged(head: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _definitions(sections: list[type[Section]]) -> dict[str, Any]:
     text = json.dumps(schema.get("$defs", {})).replace("#/$defs/", "#/definitions/")
     definitions: dict[str, Any] = json.loads(text)
     for section in {found: None for root in sections for found in _reachable(root)}:
-        definition = definitions[_title(section)]
+        definition = definitions[_title(section, definitions)]
         for way in (definition, *definition.get("anyOf", [])):
             for key, sentence in docs(section).items():
                 if key in way.get("properties", {}):
@@ -75,8 +75,10 @@ def _definitions(sections: list[type[Section]]) -> dict[str, Any]:
     return definitions
 
 
-def _title(section: type[Section]) -> str:
-    return section.__name__
+def _title(section: type[Section], definitions: dict[str, Any]) -> str:
+    """What pydantic calls a section: its name, with its module's where several have that name."""
+    whole = f"{section.__module__}.{section.__qualname__}".replace(".", "__")
+    return whole if whole in definitions else section.__name__
 
 
 def _described(field: dict[str, Any], sentence: str) -> None:
