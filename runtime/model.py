@@ -133,6 +133,11 @@ def transformer_config(role: Role) -> TransformerConfig:
     shape, layout = role.model.shape, role.layout
     if shape.experts and layout.tp > 1 and not layout.sequence_parallel:
         raise ModelError(f"experts under TP {layout.tp} need sequence parallelism; set sequence_parallel")
+    if shape.experts and layout.ep == 1 and layout.etp != layout.tp:
+        # Megatron would add their gradients up over data-parallel ranks alone
+        raise ModelError(
+            f"experts need ETP {layout.tp} under TP {layout.tp} and EP 1; set etp, or a larger ep"
+        )
     te = role.implementation == "te"
     if te:
         _require_transformer_engine()

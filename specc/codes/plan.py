@@ -159,6 +159,14 @@ CODES = (
         "Leave the module out of recompute_modules.",
     ),
     Code(
+        "P026",
+        "whole experts under tensor parallelism",
+        "Where every rank has all experts, Megatron-core adds up their gradients over data-parallel ranks "
+        "only; tensor-parallel ranks, which see different tokens, would each train experts of their own.",
+        "model: mixtral-8x7b\nparallel: {tp: 2, ep: 1, etp: 1}",
+        "Use etp equal to tp, or an ep of 2 or more.",
+    ),
+    Code(
         "P030",
         "pinned layout that is predicted not to fit",
         "The predicted peak leaves too little for fragmentation; what the spec pins is kept all the same.",

@@ -225,6 +225,18 @@ def packed_rows_stay_whole(case: Case) -> Broken | None:
     return Broken("P023", message, ("cp",), "use packing: false, or cp: 1")
 
 
+def experts_are_cut_as_attention(case: Case) -> Broken | None:
+    """Without EP Megatron-core adds up gradients of experts over data-parallel ranks alone (0.16.1): those of
+    tensor-parallel ranks that have whole experts, but tokens of their own, are lost without a word.
+    """
+    layout, work = case.layout, case.work
+    if not work.shape.experts or layout.ep > 1 or layout.etp == layout.tp or work.framework != "runtime":
+        return None
+    message = f"experts that are not spread (ep 1) need etp {layout.tp} under tp {layout.tp}"
+    help = f"use etp: {layout.tp}, or ep: 2 or more"
+    return Broken("P026", message, ("etp", "ep", "tp"), help)
+
+
 def experts_divide(case: Case) -> Broken | None:
     layout, experts = case.layout, case.work.shape.experts
     if layout.ep == 1 and layout.etp == 1:
@@ -316,6 +328,7 @@ RULES: tuple[Rule, ...] = (
     packed_rows_stay_whole,
     row_is_cut_evenly,
     experts_divide,
+    experts_are_cut_as_attention,
     batch_is_dealt_evenly,
     interleaving_is_possible,
     recomputation_has_its_own_details,

@@ -39,7 +39,7 @@ def said(given: Case) -> list[tuple[str, str]]:
         case("llama3.1-405b", nodes=16, tp=8, pp=16, stage_layers=(7, *[8] * 14, 7)),
         case("llama3.1-405b", nodes=16, tp=4, pp=16, vp=8, stage_layers=(0, *[1] * 126, 0)),
         case("qwen2.5-7b", nodes=1, tp=4),
-        case("qwen3-30b-a3b", nodes=1, tp=8),  # more TP than KV groups
+        case("qwen3-30b-a3b", nodes=1, tp=8, etp=8),  # more TP than KV groups
         case("mixtral-8x7b", nodes=2, tp=2, ep=8),
         case("llama3.1-8b", nodes=2, cp=4, tp=2, seq_length=131072, global_batch=8),
         case("tiny-llama", gpu="cpu", nodes=1, gpus=4, tp=2, pp=2, implementation="local"),
