@@ -95,14 +95,14 @@ class Form:
         return any(name in FIELD.findall(template) for template in self.templates.values())
 
     def _marks(self, row: Mapping[str, Any], where: str) -> Mistake | None:
-        wanted = f"a list of {len(self.attributes)} numbers: {', '.join(self.attributes)}"
+        wanted = f"a list of {len(self.attributes)}: {', '.join(self.attributes)}"
         label = row.get("label")
         if "label" not in row:
             if not any(name in row for name in self.attributes):
                 help = f"a row is {{text, label}}, with {wanted}"
                 return Mistake("G014", f"`{where}` has no `label`; it has {_keys(row)}", help=help)
         elif not isinstance(label, list) or len(label) != len(self.attributes):
-            found = f"{len(label)} numbers" if isinstance(label, list) else kind(label)
+            found = f"a list of {len(label)}" if isinstance(label, list) else kind(label)
             message = f"`{where}`: `label` is {found}, not {wanted}"
             return Mistake("G014", message, help="name the labels' attributes in `reward.attributes`")
         return chat(row, where) if is_chat(row) else _texts(row, ("text",), where, "a row is {text, label}")

@@ -53,9 +53,9 @@ def labels_of(row: Mapping[str, Any], where: str, attributes: tuple[str, ...]) -
         return tuple(_label(row.get(name), f"`{name}`", where) for name in attributes)
     label = row["label"]
     if not isinstance(label, list) or len(label) != len(attributes):
-        found = f"{len(label)} numbers" if isinstance(label, list) else kind(label)
+        found = f"a list of {len(label)}" if isinstance(label, list) else kind(label)
         names = ", ".join(attributes)
-        message = f"`label` is {found}; the head has {len(attributes)} attributes: {names}"
+        message = f"`label` is {found}, expected a number for each of {len(attributes)}: {names}"
         raise Problem("R010", f"{where}: {message}")
     return tuple(_label(found, f"label {i + 1}", where) for i, found in enumerate(label))
 

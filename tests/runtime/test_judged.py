@@ -194,8 +194,8 @@ def test_marks_are_as_many_as_the_attributes_and_some_are_missing(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"text": "a", "label": [1]}, "`label` is 1 numbers; the head has 2 attributes: kind, long"),
-        ({"text": "a", "label": 3}, "`label` is a int; the head has 2 attributes"),
+        ({"text": "a", "label": [1]}, "`label` is a list of 1, expected a number for each of 2: kind, long"),
+        ({"text": "a", "label": 3}, "`label` is a int, expected a number for each of 2"),
         ({"text": "a", "label": [1, "x"]}, "label 2 is `'x'`, expected a number"),
         ({"text": "a", "label": [1, float("inf")]}, "label 2 is `inf`, expected a number"),
         ({"text": "a"}, "expected a list `label` of 2 numbers, or kind, long; the row has text"),
