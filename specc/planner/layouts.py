@@ -11,6 +11,7 @@ which tests hold, as they hold the whole search to plain enumeration. What a spe
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import heapq
@@ -35,6 +36,9 @@ MARGIN = 0.05
 """The search takes layouts whose probability of running out of memory is at most this."""
 
 NODES_MOST = 2048
+
+CLOSER = 3
+"""Numbers of pieces above which a closer bound, which takes three predictions, saves some."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Frontier:
     """Legal choices that fit on so many nodes, best first, found one by one as they are asked for.
 
     What waits in the heap is either found or a step that makes it more precise: a cut is dealt micro-batches,
-    each opens into numbers of pieces, those get their seconds, and only then their memory.
+    each opens into numbers of pieces, those get their seconds, and only then their memory and the rules.
     With `keep_large`, `too_large` collects those that might have come out by then but do not fit.
     """
 
@@ -125,7 +129,6 @@ class Frontier:
         self.bounds, self.space, self.nodes, self.within = bounds, bounds.space, nodes, within
         self.keep_large = keep_large
         self.too_large: list[Found] = []
-        self._full: dict[tuple[Cut, int], int] = {}  # of a cut and its pieces, a micro-batch too large
         self._heap: list[tuple[float, tuple[float | int, ...], int, Found | Callable[[], None]]] = []
         self._turn = itertools.count()
 
@@ -152,39 +155,41 @@ class Frontier:
                 self._push(seconds, functools.partial(self._deal, cut))
 
     def _deal(self, cut: Cut) -> None:
-        """A cut: its micro-batches."""
-        for micro_batch in self.space.micro_batches(cut):
+        """A cut: its micro-batches with their numbers of pieces, but for those that surely have no room."""
+        sizes = self.space.micro_batches(cut)
+        room = 0
+        if self._has_room(cut, sizes[0]):
+            room = bisect.bisect_left(sizes, True, 1, key=lambda size: not self._has_room(cut, size))
+        for i, micro_batch in enumerate(sizes):
             pieces = self.space.pieces(cut, micro_batch)
+            if i >= room:
+                pieces = tuple(vp for vp in pieces if not self._same_stages(cut, pieces[0], vp))
             if pieces:
                 seconds = self.bounds.seconds(cut, micro_batch, pieces[-1])
-                self._push(seconds, functools.partial(self._open, cut, micro_batch))
+                self._push(seconds, functools.partial(self._open, cut, micro_batch, pieces))
 
-    def _open(self, cut: Cut, micro_batch: int) -> None:
-        """A cut with a micro-batch: its numbers of pieces, unless even the least memory is too much."""
-        pieces = self.space.pieces(cut, micro_batch)
-        first = pieces[0]
-        if not self._has_room(cut, first, micro_batch):
-            pieces = tuple(vp for vp in pieces if not self._same_stages(cut, first, vp))
-        rest = self.bounds.rest(cut, micro_batch, first) if pieces else 0.0
+    def _open(self, cut: Cut, micro_batch: int, pieces: tuple[int, ...]) -> None:
+        """A cut with a micro-batch: its numbers of pieces; where they are many, with a closer bound first."""
+        rest = self.bounds.rest(cut, micro_batch, pieces[0]) if len(pieces) > CLOSER else 0.0
         for vp in pieces:
             seconds = self.bounds.seconds(cut, micro_batch, vp, rest)
             self._push(seconds, functools.partial(self._time, cut, micro_batch, vp))
 
-    def _has_room(self, cut: Cut, vp: int, micro_batch: int) -> bool:
-        """Whether it may fit: legal, and not too large in every way to recompute."""
-        if micro_batch >= self._full.get((cut, vp), micro_batch + 1):
-            return False
-        found = None
-        for mode in reversed(self.space.modes):
-            case = self.space.case(self.nodes, cut, vp, micro_batch, mode)
-            if found is None and not rules.is_legal(case):
-                return False
+    def _has_room(self, cut: Cut, micro_batch: int) -> bool:
+        """Whether the fewest pieces may fit: not too large in every way to recompute. Of two layers or more
+        full recomputation keeps least.
+        """
+        found, pieces = None, self.space.pieces(cut, micro_batch)
+        if not pieces:
+            return True
+        several = self.space.work.shape.layers >= 2 * cut.pp * pieces[0]
+        for mode in self.space.modes[-1:] if several else reversed(self.space.modes):
+            case = self.space.case(self.nodes, cut, pieces[0], micro_batch, mode)
             found = _with_memory(case, 0.0)
             if found.fits:
                 return True
-        assert found is not None
-        self._refuse(found)
-        self._full[cut, vp] = micro_batch
+        if found is not None and rules.is_legal(found.case):
+            self._refuse(found)
         return False
 
     def _refuse(self, found: Found) -> None:
