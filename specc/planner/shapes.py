@@ -11,7 +11,9 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from specc.plan import Layout, Shape
 
@@ -33,6 +35,28 @@ class LatentShape(Shape):
     value_dim: int = 0
     dense_layers: int = 0  # the first ones, which have no experts
     mtp_layers: int = 0  # after the last one, in pre-training: they predict tokens further ahead
+
+
+Value = TypeVar("Value")
+
+REMEMBERED = 256
+"""Shapes of which `remembered` keeps what was asked."""
+
+
+def remembered(function: Callable[[Shape], Value]) -> Callable[[Shape], Value]:
+    """Ask once for each shape. A shape never changes, but cannot be hashed: it is told by its identity."""
+    kept: dict[int, tuple[Shape, Value]] = {}
+
+    @functools.wraps(function)
+    def asked(shape: Shape) -> Value:
+        found = kept.get(id(shape))
+        if found is None or found[0] is not shape:
+            if len(kept) >= REMEMBERED:
+                kept.clear()
+            found = kept[id(shape)] = shape, function(shape)
+        return found[1]
+
+    return asked
 
 
 def padded_vocab(vocab: int, tp: int) -> int:
@@ -59,6 +83,7 @@ class LayerParameters:
         return self.sharded + self.replicated + self.experts
 
 
+@remembered
 def layer_parameters(shape: Shape, plain: bool = False) -> LayerParameters:
     """Parameters of one decoder layer; of a `plain` one, which has no experts though others have."""
     h = shape.hidden
@@ -125,6 +150,7 @@ def parameters(shape: Shape, head: str = "language") -> int:
     return shape.vocab * shape.hidden + positions + body + final_norm + head_parameters(shape, head)
 
 
+@remembered
 def active_layer_parameters(shape: Shape) -> int:
     """Parameters of a layer that one token meets: with experts, the chosen ones and the router."""
     layer = layer_parameters(shape)
