@@ -37,26 +37,27 @@ class LatentShape(Shape):
     mtp_layers: int = 0  # after the last one, in pre-training: they predict tokens further ahead
 
 
-Value = TypeVar("Value")
+Asked = TypeVar("Asked", bound=Callable[..., object])
 
-REMEMBERED = 256
-"""Shapes of which `remembered` keeps what was asked."""
+REMEMBERED = 512
+"""Answers that `remembered` keeps at most."""
 
 
-def remembered(function: Callable[[Shape], Value]) -> Callable[[Shape], Value]:
+def remembered(function: Asked) -> Asked:
     """Ask once for each shape. A shape never changes, but cannot be hashed: it is told by its identity."""
-    kept: dict[int, tuple[Shape, Value]] = {}
+    kept: dict[tuple[object, ...], tuple[Shape, object]] = {}
 
     @functools.wraps(function)
-    def asked(shape: Shape) -> Value:
-        found = kept.get(id(shape))
+    def asked(shape: Shape, *more: object, **named: object) -> object:
+        key = (id(shape), more, *named.items())
+        found = kept.get(key)
         if found is None or found[0] is not shape:
             if len(kept) >= REMEMBERED:
                 kept.clear()
-            found = kept[id(shape)] = shape, function(shape)
+            found = kept[key] = shape, function(shape, *more, **named)
         return found[1]
 
-    return asked
+    return asked  # type: ignore[return-value]
 
 
 def padded_vocab(vocab: int, tp: int) -> int:
