@@ -71,7 +71,10 @@ class Progress:
                     self.last = row
                     view.step(row)
                 elif "validation_loss" in row:
-                    view.say(f"{job.stage}  step {row['step']}  validation loss {row['validation_loss']:.4f}")
+                    said = f"validation loss {row['validation_loss']:.4f}"
+                    if "validation_acc" in row:
+                        said += f", accuracy {row['validation_acc']:.3f}"
+                    view.say(f"{job.stage}  step {row['step']}  {said}")
             view.tick()
 
         return tick

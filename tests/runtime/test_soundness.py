@@ -7,9 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+import toy_rewards  # noqa: E402
 import toy_runs  # noqa: E402
 
-from runtime import preflight  # noqa: E402
+from runtime import preflight, soundness  # noqa: E402
 from runtime.problem import Problem  # noqa: E402
 
 JOB, ROLE = ("jobs", 0), ("jobs", 0, "roles", 0)
@@ -74,3 +75,34 @@ def test_a_field_that_makes_no_sense_is_named(tmp_path, path, value, said):
         preflight.read_plan(file, "sft", "model")
     assert caught.value.code == "R001"
     assert said in caught.value.message
+
+
+REWARD = (*JOB, "settings", "reward")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (REWARD, {}, "`settings.reward.loss` is nothing, expected bradley_terry or regression"),
+        ((*REWARD, "loss"), "hinge", "`loss` is `hinge`, expected bradley_terry or regression"),
+        ((*REWARD, "average"), "median", "`average` is `median`, expected global or micro_batch"),
+        ((*REWARD, "weights"), [1.0, 2.0], "`settings.reward.weights` is `[1.0, 2.0]`, expected 1 numbers"),
+        ((*ROLE, "model", "head"), "language", "`head` is `language`, expected scalar or attributes"),
+        ((*JOB, "data", "train", "chosen"), 3, "`data.train.chosen` is `3`, expected text"),
+        (TRAIN, None, "`settings.train` is nothing, expected an object"),
+    ],
+)
+def test_a_reward_model_that_makes_no_sense_is_named(tmp_path, path, value, said):
+    file = toy_runs.written(tmp_path, toy_rewards.plan("rows.jsonl"))
+    edited(file, path, value)
+    with pytest.raises(Problem) as caught:
+        preflight.read_plan(file, "sft", "model")
+    assert caught.value.code == "R001"
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("program", soundness.UNTRAINED)
+def test_a_program_that_trains_nothing_needs_no_section_about_it(tmp_path, program):
+    plan = toy_runs.plan(program=program, job={"settings": {}, "data": {"prompts": toy_runs.ARITHMETIC}})
+    _, job, _ = preflight.read_plan(toy_runs.written(tmp_path, plan), "sft", "model")
+    assert "train" not in job.settings

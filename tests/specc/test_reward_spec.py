@@ -72,7 +72,8 @@ def test_a_pair_takes_the_memory_of_two_texts(job):
     pins = "parallel: {tp: 1, pp: 1, recompute: none}\nnodes: 1"
     pair = job("reward: {loss: bradley_terry}", pins).roles[0]
     text = job("reward: {loss: regression, head: scalar}", pins).roles[0]
-    assert pair.micro_batch and text.micro_batch
+    assert pair.micro_batch
+    assert text.micro_batch
     of_pair = pair.memory.parts["activations"] / pair.micro_batch
     of_text = text.memory.parts["activations"] / text.micro_batch
     assert of_pair == pytest.approx(2 * of_text, rel=0.02)
@@ -96,7 +97,8 @@ def test_the_two_stages_of_helpsteer2_preference_hand_on_head_and_attributes():
     rate, prefer = plan.jobs
     assert prefer.depends_on == (rate.name,)
     assert prefer.roles[0].model.attributes == rate.roles[0].model.attributes
-    assert own(prefer)["loss"] == "scaled_bt" and own(prefer)["load_head"]
+    assert own(prefer)["loss"] == "scaled_bt"
+    assert own(prefer)["load_head"]
     assert own(prefer)["weights"] == [0.0] * 4 + [1.0] + [0.0] * 4
     assert (rate.settings["train"]["steps"], prefer.settings["train"]["steps"]) == (317, 105)
 

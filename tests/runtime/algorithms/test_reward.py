@@ -1,9 +1,13 @@
 """Reward models: formulas against their definitions, then whole runs that must not depend on the layout."""
 
+import collections
 import dataclasses
 import json
 import math
+import os
 import types
+import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,7 +201,7 @@ def test_the_loss_is_that_of_trl(formula):
         model=types.SimpleNamespace(training=False),
         args=types.SimpleNamespace(center_rewards_coefficient=None),
         accelerator=types.SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x),
-        _metrics={"eval": __import__("collections").defaultdict(list)},
+        _metrics={"eval": collections.defaultdict(list)},
         _total_train_tokens=0,
     )
     theirs = {"margin": margins} if formula == "margin_bt" else {}
@@ -327,8 +331,6 @@ def interrupted(world, folder, found, steps):
 
 def stopped_after(plan_file, steps):
     """One process that is told to stop after so many steps."""
-    from pathlib import Path
-
     ours = reward.step
 
     def step(run):
@@ -382,3 +384,59 @@ def head_dtypes(role):
     names = dict(engine.Engine(role, here).chunks[0].named_parameters())
     kinds = ("output_layer.weight", "embedding.word_embeddings.weight")
     return tuple(str(names[name].dtype) for name in kinds)
+
+
+# ── real preferences ─────────────────────────────────────────────────────────────────────────────
+
+PANDALM = (
+    Path(os.environ.get("SPECC_SHARED", Path(__file__).parents[4] / "shared")) / "data/pandalm-human-prefs"
+)
+
+
+def majority(row):
+    """Which response two or three of three people preferred: 1, 2, or 0."""
+    votes = [row[f"annotator{i}"] for i in (1, 2, 3)]
+    return next((side for side in (1, 2) if votes.count(side) >= 2), 0)
+
+
+def preferences(folder, rows):
+    """PandaLM's rows as comparisons, one half of the instructions to learn from and the other to test on."""
+    parts = {True: [], False: []}
+    for row in rows:
+        side = majority(row)
+        if side:
+            # one of the answers is `true` in their file
+            texts = {"chosen": str(row[f"response{side}"]), "rejected": str(row[f"response{3 - side}"])}
+            # most of a tiny model's window is for the answers
+            prompt = f"{row['instruction'][:40]}\n"
+            parts[hash_of(row["instruction"]) % 2 == 0].append({"prompt": prompt, **texts})
+    return [toy_rewards.written(folder / f"{name}.jsonl", parts[name]) for name in (True, False)]
+
+
+def hash_of(text):
+    return zlib.crc32(text.encode())
+
+
+@pytest.mark.skipif(
+    not PANDALM.exists(), reason="set SPECC_SHARED to the folder with data/pandalm-human-prefs"
+)
+def test_real_preferences_are_learnt(world, tmp_path):
+    learnt, others = preferences(tmp_path, json.loads((PANDALM / "testset-v1.json").read_text()))
+    train = {
+        "steps": 30,
+        "validate_every": 30,
+        "seq_length": 192,
+        "lr": 5e-3,
+        "packing": True,
+        "save_every": 0,
+    }
+    found = toy_rewards.plan(
+        learnt, Layout(dp=2), validation=others, own={"truncation": "right"}, train=train,
+        global_batch=32, micro_batch=2,
+    )  # fmt: skip
+    lines = ran(world, tmp_path / "run", found)
+    early, late = lines[:8], lines[-8:]
+    assert sum(line["loss"] for line in late) < sum(line["loss"] for line in early)
+    assert sum(line["acc"] for line in late) / 8 > 0.5
+    [measured] = [line for line in toy_rewards.lines(tmp_path / "run") if "validation_acc" in line]
+    assert measured["validation_acc"] > 0.53  # of 460 pairs about other instructions; chance is 0.5 +- 0.02
