@@ -162,18 +162,20 @@ def peak_tflops(device: Any) -> float:
     return PEAK_TFLOPS[max(fitting, key=len)] if fitting else 0.0
 
 
-def training_flops(shape: Shape, lengths: list[int]) -> float:
+def training_flops(shape: Shape, lengths: list[int], outputs: int = 0) -> float:
     """Operations of one update on samples of these lengths: three times the forward's multiply-adds, doubled.
+
+    `outputs` is the width of a head of numbers; 0 for a language model, whose last layer is the vocabulary.
 
     Counts every matrix once per token and causal attention at half its square; recomputing does not
     count, so MFU is of useful work.
     """
     tokens = sum(lengths)
     attention = sum(n * n for n in lengths) * shape.layers * shape.heads * shape.head_dim
-    return 6.0 * (matrix_parameters(shape) * tokens + attention)
+    return 6.0 * (matrix_parameters(shape, outputs) * tokens + attention)
 
 
-def matrix_parameters(shape: Shape) -> int:
+def matrix_parameters(shape: Shape, outputs: int = 0) -> int:
     """Weights that one token meets in a matrix product, output layer included, norms and embedding not."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_groups * shape.head_dim
     attention = shape.hidden * (queries + 2 * keys) + queries * shape.hidden
@@ -183,7 +185,7 @@ def matrix_parameters(shape: Shape) -> int:
         feed_forward = matrices * shape.hidden * width + shape.hidden * shape.experts
     else:
         feed_forward = matrices * shape.hidden * shape.ffn
-    return shape.layers * (attention + feed_forward) + shape.hidden * shape.vocab
+    return shape.layers * (attention + feed_forward) + shape.hidden * (outputs or shape.vocab)
 
 
 def _step_of(line: bytes) -> float:

@@ -227,7 +227,9 @@ class Run:
         if "tokens" in values:
             rates["tokens_per_second"] = round(values["tokens"] / seconds, 3)
         if self._lengths:
-            flops = metrics.training_flops(self.role.model.shape, self._lengths)
+            model = self.role.model
+            outputs = 0 if model.head == "language" else max(len(model.attributes), 1)
+            flops = metrics.training_flops(model.shape, self._lengths, outputs)
             rates["tflops_per_gpu"] = round(flops / seconds / self.place.world / 1e12, 6)
             peak = metrics.peak_tflops(device)
             if peak:

@@ -183,6 +183,7 @@ def lower(experiment: Experiment) -> tuple[Graph, list[Diagnostic]]:
         for stage in algorithm.lower(spec, name):
             stages[stage.name] = _placed(stage, experiment.path(name, ""), experiment.seed)
     said = [d for stage in stages.values() for d in _unknown_references(stage, stages)]
+    said += [d for stage in stages.values() for d in _heads_that_do_not_fit(stage, stages)]
     ordered, cycle = _ordered(stages)
     if cycle:
         said.append(_cycle(cycle, stages))
@@ -226,6 +227,31 @@ def _unknown_references(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagn
             help = "use {run: FOLDER, stage: NAME} for a stage of another run"
         message = f"there is no stage `{artifact.stage}` to take the model from"
         said.append(Diagnostic("G001", "error", message, artifact.path, "no such stage", help))
+    return said
+
+
+def _heads_that_do_not_fit(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagnostic]:
+    """Roles whose model comes from a reward model with a head that is not theirs."""
+    said = []
+    for role in stage.roles:
+        source = role.model.get("from")
+        given = stages.get(source) if isinstance(source, str) else None
+        before = next((r for r in given.roles if r.trains), None) if given else None
+        if before is None or before.head == "language":
+            continue
+        path = f"{role.paths.get('model', 'model')}.from"
+        if role.head == "language":
+            message = f"stage `{source}` makes a reward model, which gives numbers and predicts no tokens"
+            help = "take the model that the reward model began from"
+        elif role.program == "reward" and stage.settings.get("reward", {}).get("load_head", True):
+            if before.attributes == role.attributes:
+                continue
+            gives = [listed(r.attributes) if r.attributes else "one number" for r in (before, role)]
+            message = f"the head of stage `{source}` gives {gives[0]}, this one's {gives[1]}"
+            help = "name the same attributes, or use reward: {load_head: false} for a new head"
+        else:
+            continue
+        said.append(Diagnostic("G003", "error", message, path, "", help))
     return said
 
 

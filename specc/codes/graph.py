@@ -18,6 +18,13 @@ CODES = (
         "Let one of them start from a model that is there already.",
     ),
     Code(
+        "G003",
+        "head of another kind",
+        "A reward model's head gives numbers; it cannot go on as a model of words, nor with other attributes.",
+        "chat: {algorithm: sft, model: {from: rm}}   # and rm is a reward model",
+        "Start from the model that the reward model began from, or let the head begin anew.",
+    ),
+    Code(
         "G010",
         "file that is not on this machine",
         "It may be on the cluster, so compiling only warns; a run on this machine needs it here.",

@@ -92,6 +92,9 @@ def test_operations_of_a_step_by_hand():
     assert metrics.matrix_parameters(shape) == 2 * (64 + 64 + 64 + 384) + 80
     # scores and values: 2 products of n x n x 8, causal, times 2 for multiply-add, times 3 for the backward
     assert metrics.training_flops(shape, [4]) == 6 * (1232 * 4) + 3 * 2 * 2 * (16 * 8 / 2) * 2
+    # a head of three numbers: 24 in place of the 80
+    less = metrics.training_flops(shape, [4]) - metrics.training_flops(shape, [4], outputs=3)
+    assert less == 6 * (80 - 24) * 4
 
 
 def test_memory_of_a_process_is_some_mib():
