@@ -77,7 +77,9 @@ def test_a_swapped_reference_lies_in_the_host_and_a_resident_one_on_the_gpu():
         assert swapped[name].host - phase.host == weights
         assert resident[name].total - phase.total == pytest.approx(weights)
     every = phases.phases(dataclasses.replace(ACTOR, reference="swap"), TP8, 1, "none")
-    assert phases.host_gib(every, 8) == pytest.approx(8 * weights / 2**30)
+    but_save = tuple(phase for phase in every if phase.name != "save")  # which gathers through the host
+    assert phases.host_gib(but_save, 8) == pytest.approx(8 * weights / 2**30)
+    assert phases.host_gib(every, 8) >= phases.host_gib(but_save, 8)
 
 
 def test_a_second_engines_weights_stay_while_the_role_trains_unless_they_are_unloaded():
