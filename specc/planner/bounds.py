@@ -73,13 +73,15 @@ class Bounds:
             found = self._through[key] = self._each(layout, micro_batch)
         return found
 
-    def rest(self, cut: Cut, micro_batch: int, pieces: int) -> float:
-        """Seconds of a step that are not its micro-batches', of the least number of pieces."""
-        if self.space.gpu.name == "cpu":
-            return 0.0
-        space, layout = self.space, self.space.layout(cut, pieces)
-        whole = step_seconds(space.work, layout, micro_batch, self._fastest, space.gpu, space.gpus)
-        return max(0.0, whole - self._each(layout, micro_batch) * self._turns(cut, micro_batch, pieces))
+    def rest(self, cut: Cut, micro_batch: int, pieces: int, seconds: float) -> float:
+        """Seconds that are not its micro-batches', of a step that takes `seconds` with so many pieces, the
+        fewest. What a further micro-batch takes does not depend on how many copies of the model there are.
+        """
+        key = (cut.tp, cut.cp, cut.ep, cut.etp, micro_batch, cut.pp, pieces)
+        each = self._through.get(key)
+        if each is None:
+            each = self._through[key] = self._each(self.space.layout(cut, pieces), micro_batch)
+        return max(0.0, seconds - each * self._turns(cut, micro_batch, pieces))
 
     def _each(self, layout: Layout, micro_batch: int) -> float:
         """What one more of MANY micro-batches takes."""

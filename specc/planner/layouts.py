@@ -4,7 +4,7 @@ Exhaustive over TP, PP, VP, CP, EP, ETP, DP, micro-batch and recomputation (`spa
 by a bound that none of them undercuts (`bounds`), the exact predictions are made of those only that may
 still win, and the first that comes out is the optimum: best first, as in A*. What is pruned is provably no
 better, given that of one cut
-  - a larger micro-batch never takes less memory, and
+  - a larger micro-batch never takes less memory (than EVEN times as much), and
   - more pieces of a stage never take less memory where they leave every stage its number of layers,
 which tests hold, as they hold the whole search to plain enumeration. What a spec pins stays pinned.
 """
@@ -37,8 +37,10 @@ MARGIN = 0.05
 
 NODES_MOST = 2048
 
-CLOSER = 3
-"""Numbers of pieces above which a closer bound, which takes three predictions, saves some."""
+EVEN = 0.97
+"""Of the memory of a smaller micro-batch, what a larger one of the same layout takes at least: as many rows
+are in flight in fewer micro-batches, each of which keeps something of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Frontier:
         self.bounds, self.space, self.nodes, self.within = bounds, bounds.space, nodes, within
         self.keep_large = keep_large
         self.too_large: list[Found] = []
-        self._heap: list[tuple[float, tuple[float | int, ...], int, Found | Callable[[], None]]] = []
+        self._heap: list[tuple[float, tuple[float | int, ...], int, Found | Callable[[], object]]] = []
         self._turn = itertools.count()
 
     def __iter__(self) -> Iterator[Found]:
@@ -141,7 +143,7 @@ class Frontier:
             else:
                 item()
 
-    def _push(self, seconds: float, item: Found | Callable[[], None]) -> None:
+    def _push(self, seconds: float, item: Found | Callable[[], object]) -> None:
         """A step comes before what was found to be as fast: only then are all of equal time compared."""
         if seconds <= self.within:
             order = item.order if isinstance(item, Found) else ()
@@ -169,9 +171,14 @@ class Frontier:
                 self._push(seconds, functools.partial(self._open, cut, micro_batch, pieces))
 
     def _open(self, cut: Cut, micro_batch: int, pieces: tuple[int, ...]) -> None:
-        """A cut with a micro-batch: its numbers of pieces; where they are many, with a closer bound first."""
-        rest = self.bounds.rest(cut, micro_batch, pieces[0]) if len(pieces) > CLOSER else 0.0
-        for vp in pieces:
+        """A cut with a micro-batch: the fewest pieces are timed, which bounds more of them closely."""
+        fewest, *more = pieces
+        seconds = self._time(cut, micro_batch, fewest)
+        if not more or self.space.gpu.name == "cpu":
+            rest = 0.0
+        else:
+            rest = self.bounds.rest(cut, micro_batch, fewest, seconds)
+        for vp in more:
             seconds = self.bounds.seconds(cut, micro_batch, vp, rest)
             self._push(seconds, functools.partial(self._time, cut, micro_batch, vp))
 
@@ -186,7 +193,7 @@ class Frontier:
         for mode in self.space.modes[-1:] if several else reversed(self.space.modes):
             case = self.space.case(self.nodes, cut, pieces[0], micro_batch, mode)
             found = _with_memory(case, 0.0)
-            if found.fits:
+            if found.fits or oom_probability(EVEN * found.total_gib, case.gpu.usable_gib) <= MARGIN:
                 return True
         if found is not None and rules.is_legal(found.case):
             self._refuse(found)
@@ -199,17 +206,17 @@ class Frontier:
     def _same_stages(self, cut: Cut, one: int, other: int) -> bool:
         return one == other or self.space.stages(cut.pp, one) == self.space.stages(cut.pp, other)
 
-    def _time(self, cut: Cut, micro_batch: int, vp: int, turn: int = 0) -> None:
+    def _time(self, cut: Cut, micro_batch: int, vp: int, turn: int = 0) -> float:
         """The seconds of a choice; whether it is legal and fits waits until they may win."""
         case = self.space.case(self.nodes, cut, vp, micro_batch, self.space.modes[turn])
         if case.recompute == "full" and self.space.blocks:
-            self._recompute_least(case)
-        else:
-            seconds = _seconds(case)
-            slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
-            self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
+            return self._recompute_least(case)
+        seconds = _seconds(case)
+        slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
+        self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
+        return seconds
 
-    def _weigh(self, case: Case, seconds: float, slower: Callable[[], None]) -> None:
+    def _weigh(self, case: Case, seconds: float, slower: Callable[[], object]) -> None:
         """A choice whose time may win: it is found if it fits, else with more recomputation perhaps."""
         if not rules.is_legal(case):
             return
@@ -221,12 +228,12 @@ class Frontier:
         else:
             self._refuse(found)
 
-    def _recompute_least(self, case: Case) -> None:
+    def _recompute_least(self, case: Case) -> float:
         """Full recomputation of as few layers of each chunk as fits: the more, the slower and the smaller."""
         found = _with_memory(case, 0.0)
         if not found.fits:
             self._refuse(found)
-            return
+            return math.inf
         low, high = 0, self.space.largest_chunk(case.layout)  # too few, enough
         while high - low > 1:
             middle = (low + high) // 2
@@ -237,6 +244,7 @@ class Frontier:
                 low = middle
         seconds = _seconds(found.case)
         self._push(seconds, dataclasses.replace(found, seconds=seconds))
+        return seconds
 
 
 def least_memory(space: Space, nodes: int) -> Found | None:
@@ -253,23 +261,30 @@ def smallest(space: Space, nodes: int, count: int, only_too_large: bool = False)
     for low, cut in sorted((bounds.bytes(cut), cut) for cut in space.cuts(nodes)):
         if len(kept) == count and low > kept[-1].total_gib * GIB:
             break
-        lean = [_with_memory(case, 0.0) for case in _lean(space, nodes, cut) if rules.is_legal(case)]
+        lean = _lean(space, nodes, cut)
         if lean and not (only_too_large and any(found.fits for found in lean)):
             least = min(lean, key=lambda found: found.total_gib)
             kept = sorted([*kept, least], key=lambda found: found.total_gib)[:count]
     return [judged(found.case) for found in kept]
 
 
-def _lean(space: Space, nodes: int, cut: Cut) -> Iterator[Case]:
-    """The cases of a cut among which is the one with the least memory: of each number of pieces, the
-    smallest micro-batch that allows it.
-    """
-    seen: set[int] = set()
+def _lean(space: Space, nodes: int, cut: Cut) -> list[Found]:
+    """The legal cases of a cut among which is the one with the least memory."""
+    found: list[Found] = []
+    least = math.inf
     for micro_batch in space.micro_batches(cut):
-        for vp in space.pieces(cut, micro_batch):
-            if vp not in seen:
-                seen.add(vp)
-                yield from (space.case(nodes, cut, vp, micro_batch, mode) for mode in space.modes)
+        cases = [
+            space.case(nodes, cut, vp, micro_batch, mode)
+            for vp in space.pieces(cut, micro_batch)
+            for mode in space.modes
+        ]
+        of_size = [_with_memory(case, 0.0) for case in cases if rules.is_legal(case)]
+        found += of_size
+        low = min((one.total_gib for one in of_size), default=math.inf)
+        least = min(least, low)
+        if least < EVEN * low < math.inf:
+            break
+    return found
 
 
 # --- numbers of nodes --------------------------------------------------------------------------------
