@@ -22,7 +22,11 @@ SERVE = "serve"
 
 SPECC_LISTEN is HOST:PORT, where such a group listens; SPECC_PEERS says where the others find the groups that
 serve: `critic=HOST:PORT`, comma-separated. The token lies in the attempt's folder, so that all groups of a
-job have the same SPECC_ATTEMPT."""
+job have the same SPECC_ATTEMPT. A group that serves leaves the stage's `stop` and `heartbeat`, and SIGTERM, to
+the first group, which needs it to the end; it leaves with exit code 0 when the file OVER is there."""
+
+OVER = "over"
+"""File in the attempt's folder, made by the launcher when the first group has ended: servers may leave."""
 
 FORMAT = 1
 """Version of the plan's form. The runtime refuses a plan of another version at preflight."""
@@ -198,6 +202,7 @@ class Job:
     collective_timeout_seconds: int = 1800
     heartbeat_seconds: int = 3600  # a run that shows no sign of life for so long is dead
     export: bool = False  # write hf/ at the end
+    placement: str = "hetjob"  # several groups under Slurm: hetjob | split (one allocation, by node)
     env: dict[str, str] = field(default_factory=dict)
     identity: dict[str, typing.Any] = field(default_factory=dict)  # maths fields and inputs by path
     hash: str = ""  # of `identity`
@@ -230,6 +235,7 @@ class Slurm:
     cpus_per_task: int = 0
     mem: str = ""
     signal_seconds: int = 300  # before the limit the job is told to save
+    attempts: int = 3  # of a hetjob, queued in advance: each starts when those before it were lost
     extra: tuple[str, ...] = ()  # further sbatch flags, each as `--flag=value`
 
 

@@ -113,6 +113,7 @@ def _cluster(profile: Profile, card: Gpu, name: str) -> plans.Cluster:
             cpus_per_task=slurm.cpus_per_task,
             mem=slurm.mem,
             signal_seconds=slurm.signal,
+            attempts=slurm.attempts,
             extra=tuple(slurm.extra),
         ),
     )

@@ -81,6 +81,9 @@ class SlurmProfile(Section):
     signal: Time = placement(300)
     """Time before the limit at which a job is told to save."""
 
+    attempts: int = placement(3, ge=1, le=20)
+    """Attempts at a hetjob that are queued in advance; each starts when the ones before it were lost."""
+
     extra: Many[Annotated[str, AfterValidator(_sbatch_flag)]] = placement(())
     """Further sbatch flags, each as `--flag=value`."""
 
