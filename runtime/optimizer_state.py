@@ -30,6 +30,8 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from megatron.core.optimizer.optimizer import Float16OptimizerWithFloat16Params
 
+from runtime import gathering
+
 State = dict[str, Any]
 
 _FORM = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
@@ -98,11 +100,27 @@ def _mended(optimizer: MegatronOptimizer) -> Iterator[None]:
         for part in _parts(optimizer):
             if isinstance(part, DistributedOptimizer):
                 _put_in_order(part)
+                stack.enter_context(_gathered_in_pieces(part))
             if _is_torch_adam(part):
                 _fill_empty_state(part)
                 if isinstance(part, DistributedOptimizer):
                     stack.enter_context(_step_kept(part))
         yield
+
+
+@contextmanager
+def _gathered_in_pieces(part: DistributedOptimizer) -> Iterator[None]:
+    """The whole state on every rank without Megatron's need for room, see `gathering`."""
+
+    def whole(use_gloo_comm: bool, empty_data: bool, return_on_all_ranks: bool) -> State:
+        assert return_on_all_ranks
+        return gathering.whole_state(part, empty_data)
+
+    part.get_parameter_state_dp_zero = whole  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del part.get_parameter_state_dp_zero  # the class's own is back
 
 
 @contextmanager

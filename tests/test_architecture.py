@@ -35,7 +35,7 @@ LAYERS = (
 
 KNOWS_MEGATRON = (
     *("engine", "model", "recompute", "parallel", "norm", "attention", "cpu", "hf"),
-    *("checkpoint", "torch_dist", "optimizer_state", "rng"),  # one face and its three parts
+    *("checkpoint", "torch_dist", "optimizer_state", "gathering", "rng"),  # one face and its three parts
 )
 
 

@@ -1,9 +1,8 @@
 """Bytes that saving and loading a checkpoint take beyond the state itself, on the device and in the host.
 
 The distributed optimizer's state is saved in the parameters' own shapes, so that any layout can read it
-(Megatron-core 0.16.1, `fully_reshardable`). For that every rank gathers the state of all that it shares with
-the others: master and moments in fp32 in the host, one of the three at a time over the device. It takes
-24 + 12/D bytes per parameter in the host of each rank and 4 + 4/D on the device, as tests see it happen.
+(Megatron-core's `fully_reshardable`). For that every rank gathers in the host the master and moments of all
+that it shares with others, in fp32: 12 + 4/D bytes per parameter. Over the device they go in small pieces.
 Without the distributed optimizer nothing is gathered. Loading makes room for the same three in the host, and
 joins the halves of gated products, which lie apart in a checkpoint.
 """
@@ -21,6 +20,9 @@ from specc.planner.workload import Workload
 FP32, STATES = 4, 3
 """Bytes of an element, and how many of it there are: the master and two moments."""
 
+PIECE = 1 << 22
+"""Elements that the runtime gathers at once."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -36,10 +38,9 @@ def saving(work: Workload, layout: Layout, stage: int, outputs: int = 1) -> Room
     for buckets, unpadded, size in _buffers(work, layout, stage, outputs):
         kept += STATES * FP32 * unpadded
         for bucket in buckets:
-            own = bucket / size
-            # its own part of all three; what was gathered of one, joined, and joined of the one before
-            worst = max(worst, kept + STATES * FP32 * own + 3 * FP32 * bucket)
-            device = max(device, FP32 * (bucket + own))
+            own, piece = bucket / size, min(bucket, PIECE)
+            worst = max(worst, kept + FP32 * own)  # its own part of one of the three
+            device = max(device, FP32 * (piece + piece / size))
     return Room(device, worst)
 
 
@@ -52,9 +53,10 @@ def quickly(work: Workload, layout: Layout, held: StageParameters) -> Room:
         shared, apart = shared + apart, 0
     size = layout.dp * layout.cp
     own = max(1, layout.tp * size // (layout.ep * layout.etp))
-    first = STATES * FP32 * shared * (1 + 1 / size) + 3 * FP32 * shared
-    second = STATES * FP32 * (shared + apart + apart / own) + 3 * FP32 * apart
-    return Room(FP32 * max(shared * (1 + 1 / size), apart * (1 + 1 / own)), max(first, second))
+    first = STATES * FP32 * shared + FP32 * shared / size
+    second = STATES * FP32 * (shared + apart) + FP32 * apart / own
+    pieces = min(shared, PIECE) * (1 + 1 / size), min(apart, PIECE) * (1 + 1 / own)
+    return Room(FP32 * max(pieces), max(first, second))
 
 
 def loading(work: Workload, layout: Layout, stage: int, outputs: int = 1) -> Room:
