@@ -5,7 +5,7 @@ comes one peak per phase, of its worst pipeline stage. Their largest is the role
 
   load        weights, gradients and the optimizer's master; files are read through the host
   train       as `memory` counts it
-  save        the whole state, which goes out tensor by tensor
+  save        the whole state, and what `saving` gathers of it
   generate    weights, the cache of keys and values, one layer's activations, logits of one position
   log-probs   weights, one layer's activations, the logits; likewise `score`, with a head instead
   offloaded   weights and gradients: the role waits with its optimizer's state in the host's memory
@@ -23,7 +23,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from specc.plan import Layout
-from specc.planner import memory
+from specc.planner import memory, saving
 from specc.planner.activations import hidden_bytes, layer_activations, logit_bytes
 from specc.planner.feasibility import GIB, outside_bytes
 from specc.planner.hardware import Gpu
@@ -89,7 +89,7 @@ def phases(
     if work.trains:
         worst = memory.step_peak(work, layout, micro_batch, recompute, cuda)
         stage = stages[worst.stage]
-        parts = (*worst.parts, *stage.beside(training=True))
+        parts = (*worst.parts, *stage.beside())
         found.append(PhasePeak("train", parts, worst.stage, stage.host(), _verified("train", work)))
         found.append(_worst("save", [stage.save() for stage in stages], work))
     return tuple(found)
@@ -121,6 +121,7 @@ class _Stage:
         self.work, self.layout, self.stage, self.cuda = work, layout, stage, cuda
         mtp = work.mtp_layers if stage == layout.pp - 1 and work.trains else 0
         held = stage_parameters(work.shape, layout, stage, work.head, mtp)
+        self.held = held
         self.weights, self.gradients, self.optimizer = model_state(work, layout, held)
         moments = dataclasses.replace(work, offload="none", moment_bytes=0)
         self.master = model_state(moments, layout, held)[2]
@@ -132,7 +133,13 @@ class _Stage:
         return self._peak(("gradients", self.gradients), ("optimizer", self.master))
 
     def save(self) -> tuple[Peak, float]:
-        return self._peak(("gradients", self.gradients), ("optimizer", self.optimizer))
+        """The distributed optimizer's state is gathered, piece by piece, over the device into the host."""
+        parts = [("gradients", self.gradients), ("optimizer", self.optimizer)]
+        if self.work.framework != "runtime":
+            return self._peak(*parts)
+        room = saving.quickly(self.work, self.layout, self.held)
+        found, host = self._peak(*parts, ("gathered", room.device))
+        return found, host + room.host
 
     def waiting(self) -> tuple[Peak, float]:
         return self._peak(("gradients", self.gradients), rollout=True)
@@ -179,7 +186,7 @@ class _Stage:
             cache = max(least, ENGINE_SHARE * (gpu.usable_gib * GIB - taken))
         return self._peak(*parts, ("cache", cache), rollout=True, engine=False)
 
-    def beside(self, training: bool = False) -> list[tuple[str, float]]:
+    def beside(self) -> list[tuple[str, float]]:
         """What lies there whatever the role does: a resident reference, and a second engine's weights."""
         found = []
         if self.work.reference == "resident":
