@@ -208,7 +208,7 @@ class _Relay:
         self._told: Any = None
         if self.parallel.layout.pp > 1:
             self.ranks = dist.get_process_group_ranks(self.parallel.groups.pp)
-            self._told = _host_group(tuple(self.ranks))
+            self._told = _host_group(self.parallel.groups.pp)
 
     def received(self, size: tuple[int, ...]) -> Tensor:
         hidden = torch.empty(size, dtype=self.dtype, device=self.parallel.device)
@@ -246,14 +246,20 @@ class _Relay:
             work.wait()
 
 
-_host_groups: dict[tuple[int, ...], Any] = {}
+_host_groups: dict[Any, Any] = {}
 
 
-def _host_group(ranks: tuple[int, ...]) -> Any:
-    """A gloo group of these ranks, made once: waiting on it never holds up a device's stream."""
-    if ranks not in _host_groups:
-        _host_groups[ranks] = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
-    return _host_groups[ranks]
+def _host_group(pipeline: Any) -> Any:
+    """A gloo group of a pipeline's ranks, made once: waiting on it never holds up a device's stream."""
+    if pipeline not in _host_groups:
+        own = dist.get_process_group_ranks(pipeline)
+        everywhere: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everywhere, own)
+        for ranks in sorted({tuple(ranks) for ranks in everywhere}):
+            made = dist.new_group(list(ranks), backend="gloo")
+            if list(ranks) == own:
+                _host_groups[pipeline] = made
+    return _host_groups[pipeline]
 
 
 def generate(

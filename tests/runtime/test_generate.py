@@ -123,7 +123,7 @@ LAYOUTS = [
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_greedy_tokens_are_those_of_transformers(world, folder, theirs, layout):
-    answers = world(layout.world_size, greedy, folder, layout)
+    answers = world(layout.world_size, greedy, folder, layout, timeout=40)
     assert all(answer == answers[0] for answer in answers)
     different = 0
     for ours, (expected, gaps) in zip(answers[0].tokens, theirs, strict=True):
