@@ -8,6 +8,8 @@ run faster than stated. A CPU is not predicted: there a number of the same name 
 
 from __future__ import annotations
 
+import dataclasses
+
 from specc.plan import Layout
 from specc.planner.activations import tokens_per_rank
 from specc.planner.hardware import Gpu
@@ -74,6 +76,17 @@ def step_seconds(
         sent = 2 * layout.vp * tokens * shape.hidden * work.element_bytes / t
         seconds += micro_batches * sent / (LINK_ACHIEVED * max(across, 1) * 1e9)
     return seconds + (_optimizer(work, layout, gpu, node) if work.trains else 0.0)
+
+
+def forward_seconds(
+    work: Workload, layout: Layout, micro_batch: int, rows: int, tokens: int, gpu: Gpu, node: int = 0
+) -> float:
+    """Predicted seconds of one forward pass over `rows` rows of `tokens` tokens: log-probabilities, values
+    or scores, whichever head the work has. `node` is the GPU's usual one where it is not said.
+    """
+    dealt = max(1, -(-rows // (micro_batch * layout.dp))) * micro_batch * layout.dp
+    passed = dataclasses.replace(work, trains=False, seq_length=tokens, texts=1, global_batch=dealt)
+    return step_seconds(passed, layout, micro_batch, "none", gpu, node or gpu.gpus_per_node)
 
 
 def _rank_on_cpu(work: Workload, layout: Layout, tokens: float, micro_batches: int, recompute: str) -> float:

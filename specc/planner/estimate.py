@@ -20,9 +20,9 @@ from typing import Any
 from specc.plan import Layout, Shape
 from specc.planner import rules
 from specc.planner.cost import step_seconds
-from specc.planner.generation import rollout_seconds
 from specc.planner.hardware import Gpu
 from specc.planner.memory import GIB, oom_probability, peak, stage_peak
+from specc.planner.rollout import generation_seconds
 from specc.planner.rules import Broken, Case
 from specc.planner.shapes import LatentShape, balanced, forward_flops_per_token, training_flops_per_token
 from specc.planner.workload import NARROW, Workload
@@ -92,7 +92,7 @@ def estimate(question: Question) -> tuple[Estimate, Layout, list[Broken]]:
     broken = rules.broken(_case(question, work, layout))
     memory = _memory(question, work, layout)
     if work.generates:
-        seconds = rollout_seconds(work, layout, question.mbs, question.gpu)
+        seconds = generation_seconds(work, layout, question.mbs, question.gpu)
     else:
         seconds = step_seconds(work, layout, question.mbs, question.mode, question.gpu, _per_node(question))
     rate = work.global_batch * work.seq_length / seconds / question.gpus

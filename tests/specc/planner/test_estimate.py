@@ -7,12 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specc import models
-from specc.plan import Layout
 from specc.planner import estimate as planner
 from specc.planner import hardware
 from specc.planner.estimate import Question
-from specc.planner.generation import rollout_seconds, token_seconds
-from specc.planner.workload import PHASES, PRECISIONS, Workload
+from specc.planner.workload import PHASES, PRECISIONS
 
 
 def asked(model: str, gpu: str, gpus: int, **more) -> Question:
@@ -30,27 +28,6 @@ def test_llama3_405b_on_8192_h100_runs_as_fast_as_published():
     found = answer("llama3.1-405b", "h100-80gb", 8192, tp=8, pp=16, vp=7, gbs=2048, seq=8192)
     assert found.tflops_per_gpu == pytest.approx(430, rel=0.05)
     assert "P016" not in found.problems  # 126 layers in 112 chunks
-
-
-def decoding(rows: int) -> tuple[Workload, Layout]:
-    shape = models.catalog()["llama3-70b"].shape
-    return Workload(shape, 2048, rows, trains=False, phase="generate"), Layout(tp=8, dp=8)
-
-
-def test_a_70b_model_on_8_h100_takes_about_9_ms_per_token():
-    """6.6 ms to read the weights, 160 sums of 12 us, and the host."""
-    work, layout = decoding(8)
-    card = hardware.gpu("h100-80gb")
-    assert card is not None
-    assert token_seconds(work, layout, 8, 1024, card) == pytest.approx(9.0e-3, rel=0.1)
-
-
-def test_1024_rollouts_on_8_engines_take_about_five_minutes():
-    """The tutorials' smallest 70B PPO job: 366.7 s per step, of which about 84 % is generation."""
-    work, layout = decoding(1024)
-    card = hardware.gpu("h100-80gb")
-    assert card is not None
-    assert rollout_seconds(work, layout, 8, card) == pytest.approx(0.84 * 366.7, rel=0.1)
 
 
 # Megatron-Bridge's SFT of Llama-3-70B in fp8 on 32 H100s: TP, PP, VP and the GB it logs. A fourth run, with
