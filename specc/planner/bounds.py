@@ -20,8 +20,9 @@ import math
 
 from specc.plan import Layout
 from specc.planner.cost import step_seconds
+from specc.planner.feasibility import outside_bytes
 from specc.planner.memory import Workload, model_state
-from specc.planner.shapes import StageParameters, dense_layers, layer_parameters
+from specc.planner.shapes import StageParameters, stage_parameters
 from specc.planner.space import Cut, Space
 
 MANY = 64
@@ -37,11 +38,10 @@ class Bounds:
     def __init__(self, space: Space) -> None:
         self.space = space
         self._through: dict[tuple[int, ...], float] = {}
-        self._bytes: dict[tuple[int, ...], float] = {}
+        self._bytes: dict[Cut, float] = {}
         self._works: dict[int, Workload] = {}  # by global batch
         self._fastest = space.modes[0]
-        self._layer = layer_parameters(space.work.shape)
-        self._with_experts = space.work.shape.layers - dense_layers(space.work.shape)
+        self._held: dict[tuple[int, ...], StageParameters] = {}
 
     def seconds(self, cut: Cut, micro_batch: int, pieces: int, rest: float = 0.0) -> float:
         """No layout of the cut with so many pieces or fewer takes less time for a step. `rest` is r where
@@ -95,15 +95,24 @@ class Bounds:
         return max(0.0, times[1] - times[0]) / MANY
 
     def bytes(self, cut: Cut) -> float:
-        """No layout of the cut takes less memory: weights, gradients and optimizer state of its layers."""
-        key = (cut.tp, cut.cp * cut.dp, cut.pp, cut.ep, cut.etp)
-        found = self._bytes.get(key)
+        """No layout of the cut takes less memory: a stage's share of weights, gradients and optimizer state,
+        and what lies outside of the allocator.
+        """
+        found = self._bytes.get(cut)
         if found is None:
-            layout = Layout(cut.tp, 1, 1, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1)
-            dense = self._layer.sharded // cut.tp + self._layer.replicated
-            held = StageParameters(
-                dense * self._with_experts // cut.pp,
-                self._layer.experts // (cut.ep * cut.etp) * self._with_experts // cut.pp,
-            )
-            found = self._bytes[key] = SLACK * sum(model_state(self.space.work, layout, held))
+            layout = Layout(cut.tp, cut.pp, 1, cut.cp, cut.ep, cut.etp, cut.dp, cut.tp > 1)
+            whole = self._whole(cut)
+            held = StageParameters(whole.dense // cut.pp, whole.experts // cut.pp)
+            outside = outside_bytes(layout) if self.space.gpu.name != "cpu" else 0.0
+            state = sum(model_state(self.space.work, layout, held))
+            found = self._bytes[cut] = SLACK * (state + outside)
+        return found
+
+    def _whole(self, cut: Cut) -> StageParameters:
+        """Parameters on a rank when the model is not cut into stages."""
+        key = (cut.tp, cut.ep, cut.etp)
+        found = self._held.get(key)
+        if found is None:
+            work, layout = self.space.work, Layout(cut.tp, ep=cut.ep, etp=cut.etp)
+            found = self._held[key] = stage_parameters(work.shape, layout, 0, work.head)
         return found
