@@ -2,10 +2,12 @@
 
   hardware.py   GPUs by name                  memory.py     bytes per GPU, and how likely they run out
   shapes.py     parameters, FLOPs, KV cache   cost.py       seconds of a step
-  rules.py      what is legal, by code        layouts.py    the search
+  rules.py      what is legal, by code        layouts.py    the search over layouts, best first
+  space.py      the legal sizes               bounds.py     what no layout can undercut
+  objectives.py the search over nodes
   placement.py  roles -> machines, and what to say when there is no place
   workload.py   what a role does              activations.py  what a layer keeps, logits, in flight
-  estimate.py   one given layout, no spec     generation.py   seconds of a rollout
+  estimate.py   one given layout, no spec     rollout.py      seconds of a rollout
   phases.py     memory phase by phase         feasibility.py  how near to the device's end
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints

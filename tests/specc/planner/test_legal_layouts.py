@@ -175,6 +175,30 @@ def test_no_case_undercuts_its_bounds(problem):
         assert bounds.bytes(cut) <= found.total_gib * 2**30
 
 
+@given(PROBLEMS)
+@settings(max_examples=30, deadline=None)
+def test_what_the_search_prunes_by_holds(problem):
+    """Of one cut: more rows in a micro-batch, more pieces of as many layers and less recomputation never take
+    (noticeably) less memory; recomputing more layers is never faster.
+    """
+    given_work, card, nodes, gpus, pins = problem
+    space = Space(given_work, card, gpus, pins)
+    for cut in itertools.islice(space.cuts(nodes), 0, 2000, 7):
+        sizes = space.micro_batches(cut)[:4]
+        plain = [space.case(nodes, cut, 1, size, space.modes[-1]) for size in sizes]
+        totals = [layouts.judged(case).total_gib for case in plain]
+        assert all(large >= layouts.EVEN * small for small, large in itertools.pairwise(totals))
+        for vp in space.pieces(cut, sizes[0])[1:4]:
+            if space.stages(cut.pp, vp) == space.stages(cut.pp, 1):
+                case = space.case(nodes, cut, vp, sizes[0], space.modes[-1])
+                assert layouts.judged(case).total_gib >= layouts.EVEN * totals[0]
+        if space.blocks:
+            counts = range(1, space.largest_chunk(plain[0].layout), 3)
+            partly = [layouts.judged(space.partly(plain[0], count)) for count in counts]
+            assert all(b.total_gib <= a.total_gib for a, b in itertools.pairwise(partly))
+            assert all(b.seconds >= a.seconds for a, b in itertools.pairwise(partly))
+
+
 @given(PROBLEMS, st.floats(1.0, 2.0))
 @settings(max_examples=60, deadline=None)
 def test_more_memory_never_makes_a_plan_slower_or_impossible(problem, factor):
