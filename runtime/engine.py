@@ -85,9 +85,12 @@ class Engine:
             self._optimizer_config(train), self._wrapped, use_gloo_process_groups=False
         )
 
-    def forward_backward(self, microbatches: Sequence[Batch], loss: Loss) -> dict[str, float]:
+    def forward_backward(
+        self, microbatches: Sequence[Batch], loss: Loss, entropy: bool = False
+    ) -> dict[str, float]:
         """Gradients of the sum of `loss` over all microbatches of all ranks, in place of earlier ones.
 
+        With `entropy` the loss gets log-probabilities and entropies of the whole distribution, [B, T, 2].
         Returns `loss` and the metrics, summed over microbatches and data-parallel ranks, the same on
         every rank. `microbatches` are this rank's share; every rank has as many, of the same shape.
         """
@@ -96,7 +99,13 @@ class Engine:
         for chunk in self._wrapped:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        sums = self._run(microbatches, loss, forward_only=False)
+        for chunk in self.chunks:
+            chunk.says_entropy = entropy
+        try:
+            sums = self._run(microbatches, loss, forward_only=False)
+        finally:
+            for chunk in self.chunks:
+                chunk.says_entropy = False
         return self._summed(sums)
 
     def evaluate(self, microbatches: Sequence[Batch], loss: Loss) -> dict[str, float]:

@@ -62,7 +62,7 @@ class JsonLines:
 
 
 def cut_to_step(path: Path, step: int, attempt: Path) -> int:
-    """Keep the lines up to `step`; move the rest to `attempt/metrics-after-step-N.jsonl`. Returns how many.
+    """Keep the lines up to `step`; move the rest to `attempt/NAME-after-step-N.jsonl`. Returns how many.
 
     A last line that a crash tore is moved too.
     """
@@ -74,7 +74,7 @@ def cut_to_step(path: Path, step: int, attempt: Path) -> int:
     if not tail:
         return 0
     attempt.mkdir(parents=True, exist_ok=True)
-    (attempt / f"metrics-after-step-{step}.jsonl").write_bytes(b"".join(tail))
+    (attempt / f"{path.stem}-after-step-{step}.jsonl").write_bytes(b"".join(tail))
     temporary = path.with_name(f".{path.name}.cut")
     temporary.write_bytes(b"".join(kept))
     os.replace(temporary, path)

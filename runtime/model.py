@@ -30,7 +30,7 @@ from torch import Tensor
 
 from runtime import recompute
 from runtime.attention import Attention
-from runtime.logprobs import token_logprobs
+from runtime.logprobs import token_logprobs, token_logprobs_and_entropy
 from runtime.norm import Norm
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
@@ -73,8 +73,11 @@ class Model(GPTModel):
     """Megatron's GPT model with a head of the plan.
 
     Called with labels, a language model gives their log-probabilities [B, T] in fp32 on the last
-    stage; without, its logits. The other heads give [B, T, outputs].
+    stage, or those and the entropies [B, T, 2] when it is to say them too; without, its logits. The other
+    heads give [B, T, outputs].
     """
+
+    says_entropy = False
 
     def __init__(self, role: Role, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -86,6 +89,9 @@ class Model(GPTModel):
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Log-probabilities [B, T] of labels [B, T], from this rank's columns of the logits [T, B, V]."""
         group: Any = self.tp_group
+        if self.says_entropy:
+            both = token_logprobs_and_entropy(logits, labels.transpose(0, 1), self.true_vocab, group)
+            return torch.stack(both, dim=-1).transpose(0, 1).contiguous()
         logprobs_TB = token_logprobs(logits, labels.transpose(0, 1), self.true_vocab, group)
         return logprobs_TB.transpose(0, 1).contiguous()
 

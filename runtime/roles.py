@@ -19,7 +19,9 @@ from runtime.engine import Engine, Loss
 class Model(Protocol):
     """A model of the plan."""
 
-    def forward_backward(self, microbatches: Sequence[Batch], loss: Loss) -> dict[str, float]:
+    def forward_backward(
+        self, microbatches: Sequence[Batch], loss: Loss, entropy: bool = False
+    ) -> dict[str, float]:
         """Gradients of the summed loss, in place of earlier ones; `loss` and metrics, equal on all ranks."""
         ...
 
@@ -42,8 +44,10 @@ class Local:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def forward_backward(self, microbatches: Sequence[Batch], loss: Loss) -> dict[str, float]:
-        return self.engine.forward_backward(microbatches, loss)
+    def forward_backward(
+        self, microbatches: Sequence[Batch], loss: Loss, entropy: bool = False
+    ) -> dict[str, float]:
+        return self.engine.forward_backward(microbatches, loss, entropy)
 
     def optim_step(self, lr: float) -> dict[str, float]:
         return self.engine.optim_step(lr)

@@ -6,12 +6,13 @@ so `checkpoint/step-20` and the line of `metrics.jsonl` with step 20 mean the sa
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from runtime import checkpoint, metrics
 from runtime.batch import Batch, Bin, dealt
 from runtime.data.order import max_steps
 from runtime.data.stream import Stream
+from runtime.dealing import Table
 from runtime.engine import Engine
 from runtime.loop import program
 from runtime.place import Place
@@ -28,6 +30,11 @@ from runtime.schedule import learning_rate
 from runtime.stop import StopFlag
 from runtime.weights import take_first_weights
 from specc.plan import Job, Plan, Role
+
+Form = TypeVar("Form")
+
+SAID = ("validation_loss", "validation_acc", "validation_reward")
+"""Measurements that are said on stdout too."""
 
 
 @dataclass
@@ -44,6 +51,8 @@ class Run:
     stop: StopFlag
     pad_id: int = 0
     step: int = 0
+    online: Any = None  # runtime.online.Online, of an algorithm that learns from its own responses
+    carried: dict[str, Any] = field(default_factory=dict)  # what an algorithm takes from step to step
 
     _saved: int | None = field(default=None, init=False)
     _measured: tuple[int, dict[str, float]] | None = field(default=None, init=False)
@@ -67,7 +76,21 @@ class Run:
     @cached_property
     def max_steps(self) -> int:
         """Updates of the whole run."""
-        return max_steps(self.train, self.data.rows, self.role.global_batch)
+        return max_steps(self.train, self.data.rows, self.data.global_batch)
+
+    def program_settings(self, form: type[Form]) -> Form:
+        """The algorithm's own section as its dataclass; what it does not say is as declared there."""
+        names = {each.name for each in fields(form)}  # type: ignore[arg-type]
+        return form(**{name: value for name, value in self.settings.items() if name in names})
+
+    def table(self) -> Table:
+        """How this role's ranks sit, for dealing samples by their lengths."""
+        layout = self.role.layout
+        rounds = layout.pp if layout.vp > 1 else 1
+        multiple = 2 * layout.cp * layout.tp
+        return Table(
+            self.model.parallel.dp_rank, layout.dp, self.role.micro_batch, multiple, rounds, self.pad_id
+        )
 
     def learning_rate(self) -> float:
         """The rate of the update that comes next."""
@@ -112,9 +135,11 @@ class Run:
             self.step, state = found
             self._saved = self.step
             self._refuse_other_data(state)
+            self.carried = dict(state.get("carried") or {})
             self.say(f"resuming after step {self.step} of {self.max_steps}")
         if self.place.is_first:
-            metrics.cut_to_step(self.place.role / "metrics.jsonl", self.step, self.place.attempt)
+            for name in ("metrics.jsonl", "samples.jsonl"):
+                metrics.cut_to_step(self.place.role / name, self.step, self.place.attempt)
             self._sinks = self._open_sinks()
         self._started = time.perf_counter()
 
@@ -141,6 +166,12 @@ class Run:
                 rate = values.get("tokens", 0) / seconds
                 self.say(f"step {self.step}/{self.max_steps} loss {values['loss']:.4f} {rate:,.0f} tokens/s")
 
+    def show(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add rows, each with its `step`, to `samples.jsonl`, a table for people."""
+        if self.place.is_first:
+            with open(self.place.role / "samples.jsonl", "a", encoding="utf-8") as out:
+                out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
     def evaluate_if_due(self) -> None:
         """Measure on the validation set, every `validate_every` steps and after the last one."""
         every = int(self.train.get("validate_every") or 0)
@@ -152,9 +183,9 @@ class Run:
         self._measured = (self.step, measured)
         spent = round(time.perf_counter() - began, 6)
         self._write({"step": self.step, **measured, "validation_seconds": spent})
-        said = f"validation loss {measured['validation_loss']:.4f}"
-        if "validation_acc" in measured:
-            said += f" accuracy {measured['validation_acc']:.4f}"
+        said = ", ".join(
+            f"{name.replace('_', ' ')} {measured[name]:.4f}" for name in SAID if name in measured
+        )
         self.say(f"step {self.step}/{self.max_steps} {said}")
         self._started = time.perf_counter()
 
@@ -176,7 +207,8 @@ class Run:
             state,
             keep_last=int(self.train.get("keep_last") or 0) or None,
             keep_best=int(self.train.get("keep_best") or 0) or None,
-            metric=state.get("validation_loss"),
+            metric=state.get(self._best[0]),
+            lower_is_better=self._best[1],
         )
         self._saved = self.step
         self.alive()
@@ -195,6 +227,11 @@ class Run:
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 
+    @cached_property
+    def _best(self) -> tuple[str, bool]:
+        """The metric that the best checkpoint is chosen by, and whether less of it is better."""
+        return getattr(program(self.role.program), "BEST", ("validation_loss", True))
+
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
@@ -206,8 +243,10 @@ class Run:
             "epoch": self.data.epoch(self.step),
         }
         measured = self._measured[1] if self._measured and self._measured[0] == self.step else {}
-        if "validation_loss" in measured:
-            state["validation_loss"] = measured["validation_loss"]
+        if self._best[0] in measured:
+            state[self._best[0]] = measured[self._best[0]]
+        if self.carried:
+            state["carried"] = self.carried
         facts = getattr(program(self.role.program), "facts", None)
         if facts:
             state["facts"] = facts(self, measured)

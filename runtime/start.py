@@ -5,6 +5,7 @@ The order matters: whatever may be wrong is found before the next costly thing b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def streams(
     return {
         use: Stream(
             Tokenised(Path(folder)),
-            global_batch=role.global_batch,
+            global_batch=rows_of_a_step(job, role),
             seq_length=int(train.get("seq_length") or role.model.shape.max_positions),
             seed=plan.seed,
             shuffle=bool(train.get("shuffle", True)),
@@ -57,16 +58,28 @@ def streams(
     }
 
 
+def rows_of_a_step(job: Job, role: Role) -> int:
+    """Rows that a step takes from the data: the global batch, or the prompts of a step's rollouts."""
+    if not is_online(job):
+        return role.global_batch
+    own = job.settings.get(role.program) or {}
+    return max(int(own.get("rollouts") or role.global_batch) // int(own.get("responses") or 1), 1)
+
+
 def _prepare(
     use: str, settings: dict[str, Any], plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any
 ) -> str:
     heartbeat = place.stage / "heartbeat"
     if str(settings.get("path", "")).startswith("builtin:") and use != "train":
         settings = {"split": use, **{k: v for k, v in settings.items() if v}}
-    own = job.settings.get(role.program) or {}
+    own, train = job.settings.get(role.program) or {}, job.settings.get("train") or {}
+    kind = use
+    if is_online(job):  # a prompt and its longest response have to fit into a row
+        kind, longest = "prompts", int((job.settings.get("generate") or {}).get("max_tokens") or 1024)
+        own = {"max_prompt_tokens": int(train["seq_length"]) - longest} | own
     folder = tokenised(
         settings,
-        form_of(use, role.program, settings, job.settings.get("train") or {}, own),
+        form_of(kind, role.program, settings, train, own),
         tokenizer,
         tokenizer_name=role.model.tokenizer,
         template=role.model.chat_template,
@@ -99,8 +112,8 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
     own = parallel.start(role.layout, plan.cluster.backend, plan.cluster.device, seconds, plan.seed)
     if place.is_first:
         print(f"{plan.name}/{job.stage}: {role.layout} on {place.world} processes", flush=True)
-    engine = Engine(role, own, train=optimizer_settings(job), seed=plan.seed)
-    return Run(
+    engine = Engine(role, own, train=optimizer_settings(job.settings.get("train")), seed=plan.seed)
+    run = Run(
         plan=plan,
         job=job,
         role=role,
@@ -111,13 +124,22 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
         stop=stop,
         pad_id=tokenizer.pad_id,
     )
+    if is_online(job):
+        from runtime.cast import online_of
+
+        run.online = online_of(run, tokenizer)
+    return run
 
 
-def optimizer_settings(job: Job) -> Any:
+def is_online(job: Job) -> bool:
+    """Whether a job learns from its own responses to prompts."""
+    return bool(job.data.get("prompts")) and job.settings.get("train") is not None
+
+
+def optimizer_settings(train: Mapping[str, Any] | None) -> Any:
     """The optimizer's part of the section `train`; None for a job that trains nothing."""
     from runtime.engine import OptimizerSettings
 
-    train = job.settings.get("train")
     if train is None:
         return None
     names = ("weight_decay", "betas", "epsilon", "clip")

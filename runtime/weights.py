@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,26 +10,47 @@ from runtime import checkpoint
 from runtime.problem import Problem
 
 if TYPE_CHECKING:
+    from runtime.engine import Engine
+    from runtime.place import Place
     from runtime.run import Run
+    from specc.plan import Role, Weights
 
 
 def take_first_weights(run: Run) -> None:
-    """Put the plan's initial weights into the model; random ones are there since it was built."""
-    weights = run.role.model.weights
+    """Put the plan's initial weights into the run's model; random ones are there since it was built."""
+    with_head = bool(run.settings.get("load_head", True))
+    take_weights(run.model, run.role, run.place, with_head=with_head, say=run.say, alive=run.alive)
+
+
+def take_weights(
+    engine: Engine,
+    role: Role,
+    place: Place,
+    *,
+    with_head: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Put a role's initial weights into an engine. Collective. Problem R016 when there are none."""
+    weights = role.model.weights
     if weights.kind == "random":
         return
-    with_head = bool(run.settings.get("load_head", True))
-    run.say(f"initial weights: {weights.kind} {weights.path} {weights.stage}".rstrip())
+    say(f"initial weights: {weights.kind} {weights.path} {weights.stage}".rstrip())
     if weights.kind == "hf":
         from runtime.hf import import_weights
 
-        import_weights(run.model, run.role, weights.path, run.model.parallel, run.alive, with_head)
+        import_weights(engine, role, weights.path, engine.parallel, alive, with_head)
         return
-    folder = Path(weights.path) if weights.kind == "run" else run.place.run_folder
-    source = folder / weights.stage / "checkpoint"
+    source = stage_of(weights, place) / "checkpoint"
     step = checkpoint.chosen(source)
     if step is None:
         raise Problem(
             "R016", f"stage `{weights.stage}` has no checkpoint that holds in `{source}`", outside=True
         )
-    checkpoint.load_weights(source, step, run.model, verified=True, with_head=with_head)  # type: ignore[arg-type]
+    checkpoint.load_weights(source, step, engine, verified=True, with_head=with_head)  # type: ignore[arg-type]
+
+
+def stage_of(weights: Weights, place: Place) -> Path:
+    """Where the role that made these weights left its checkpoints: the stage's folder, or its actor's."""
+    stage = (Path(weights.path) if weights.kind == "run" else place.run_folder) / weights.stage
+    return stage / "actor" if (stage / "actor").is_dir() else stage

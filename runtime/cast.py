@@ -1,0 +1,162 @@
+"""The models of an algorithm that learns from its own responses, as its plan casts them: the actor's
+sampler and reference in these processes, its judges in these or behind HTTP in others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from runtime import critic
+from runtime.dealing import Table
+from runtime.engine import Engine, OptimizerSettings
+from runtime.frozen import Frozen
+from runtime.judges import Judges, Lesson, Near, Score, itself
+from runtime.online import Online, sampling_of
+from runtime.problem import Problem
+from runtime.rollouts import Rollout
+from runtime.schedule import learning_rate
+from runtime.weights import stage_of, take_weights
+from specc.plan import Role
+
+if TYPE_CHECKING:
+    from runtime.place import Place
+    from runtime.run import Run
+
+PLAIN = (0.0, 1.0)
+"""Mean and deviation of scores that are taken as they are."""
+
+
+def online_of(run: Run, tokenizer: Any) -> Online:
+    """What the run's algorithm works with beside its model. Collective; the model has no weights yet."""
+    settings = run.settings
+    roles = {role.name: role for role in group_of(run)}
+    return Online(
+        engine=run.model,
+        tokenizer=tokenizer,
+        sampling=sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed),
+        judges=judges_of(run, roles, tokenizer),
+        frozen=reference_of(run, roles.get("reference")),
+        responses=int(settings.get("responses") or 1),
+        slots=int(settings.get("slots") or 64),
+    )
+
+
+def group_of(run: Run) -> tuple[Role, ...]:
+    """The roles that live in these processes."""
+    return next(group.roles for group in run.job.groups if run.role in group.roles)
+
+
+def reference_of(run: Run, role: Role | None) -> Frozen | None:
+    """The reference's weights, kept in the host's memory; the actor takes its own weights afterwards."""
+    if role is None:
+        return None
+    take_weights(run.model, role, run.place, say=run.say, alive=run.alive)
+    return Frozen(run.model)
+
+
+def judges_of(run: Run, roles: Mapping[str, Role], tokenizer: Any) -> Judges:
+    """Those of other groups over HTTP, else those of these processes."""
+    if any(group.serves for group in run.job.groups):
+        from runtime.far import far_of
+
+        return far_of(run)
+    engine = fit = None
+    if (role := roles.get("critic")) is not None:
+        engine = built(run, role, optimizer_of(run, "critic"))
+        fit = partial(_fit, run, engine, role)
+    reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
+    model = roles["reward"].model if "reward" in roles else None
+    return Near(
+        critic=engine,
+        table=run.table(),
+        reward=reward,
+        score=score,
+        weights=tuple(run.settings.get("reward_weights") or ()),
+        scale=scale_of(model.weights, run.place) if model and run.settings.get("standardize") else PLAIN,
+        fit=fit,
+    )
+
+
+def built(run: Run, role: Role, optimizer: OptimizerSettings | None) -> Engine:
+    """An engine of these processes with the role's first weights."""
+    engine = Engine(role, run.model.parallel, train=optimizer, seed=run.plan.seed)
+    take_weights(engine, role, run.place, say=run.say, alive=run.alive)
+    return engine
+
+
+def optimizer_of(run: Run, name: str) -> OptimizerSettings | None:
+    """The optimizer of a role that has settings of its own over those of `train`."""
+    from runtime.start import optimizer_settings
+
+    return optimizer_settings({**run.train, **(run.job.settings.get(name) or {})})
+
+
+def _fit(run: Run, engine: Engine, role: Role, lessons: Sequence[Lesson], step: int) -> dict[str, float]:
+    train = {**run.train, **(run.job.settings.get("critic") or {})}
+    rate = learning_rate(max(step, 0), run.max_steps, train)
+    clip = float(run.settings.get("value_clip") or 0.0)
+    table = table_of(role, engine, run.pad_id)
+    return critic.fit(engine, lessons, table=table, global_batch=role.global_batch, clip=clip, rate=rate)
+
+
+def table_of(role: Role, engine: Engine, pad_id: int) -> Table:
+    """How a role's ranks sit."""
+    layout = role.layout
+    rounds = layout.pp if layout.vp > 1 else 1
+    multiple = 2 * layout.cp * layout.tp
+    return Table(engine.parallel.dp_rank, layout.dp, role.micro_batch, multiple, rounds, pad_id)
+
+
+def reward_of(
+    run: Run, role: Role | None, engine: Engine | None, tokenizer: Any
+) -> tuple[Callable[[], AbstractContextManager[Engine]] | None, Score | None]:
+    """The reward as a model that trades places with the critic, as one of its own, or as a function."""
+    if role is None:
+        return None, function_of(run.settings.get("reward_function") or "", tokenizer)
+    if engine is None or not alike(role, engine.role):
+        return partial(itself, built(run, role, None)), None
+    own = Frozen(engine)
+    take_weights(engine, role, run.place, say=run.say, alive=run.alive)
+    frozen = Frozen(engine)
+    own.restore()
+    return frozen.in_place, None
+
+
+def alike(one: Role, other: Role) -> bool:
+    """Whether two roles' weights fit into one engine."""
+    keys = ("shape", "head", "attributes")
+    same = all(getattr(one.model, key) == getattr(other.model, key) for key in keys)
+    return same and one.layout == other.layout and one.precision == other.precision
+
+
+def scale_of(weights: Any, place: Place) -> tuple[float, float]:
+    """Mean and deviation of a reward model's scores, as its stage measured them; R016 when it did not."""
+    file = stage_of(weights, place) / "output.json"
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        mean, deviation = float(told["reward_mean"]), float(told["reward_std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        message = f"`{file}` does not say mean and deviation of its rewards; set standardize: false"
+        raise Problem("R016", message, outside=True) from None
+    return (mean, deviation) if deviation > 0 else (mean, 1.0)
+
+
+def function_of(name: str, tokenizer: Any) -> Score:
+    """`module:name` as a reward: a function of a prompt's and a response's text that gives a number."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"the reward function `{name}` cannot be had: {error}"
+        raise Problem("R016", f"{message}; name it as module:function, on the job's PYTHONPATH") from None
+
+    def score(rollouts: Sequence[Rollout]) -> list[float]:
+        texts = [(tokenizer.decode(list(r.prompt)), tokenizer.decode(list(r.response))) for r in rollouts]
+        return [float(function(prompt, response)) for prompt, response in texts]
+
+    return score

@@ -1,0 +1,72 @@
+"""What an algorithm has that learns from its own responses: a sampler, a reference, and judges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.batch import Sample
+from runtime.engine import Engine
+from runtime.frozen import Frozen
+from runtime.judges import Judges
+from runtime.rollouts import Rollout, roll_out
+from runtime.sampling import Sampling
+
+
+@dataclass
+class Online:
+    """Of one run of an actor."""
+
+    engine: Engine
+    tokenizer: Any
+    sampling: Sampling
+    judges: Judges
+    frozen: Frozen | None = None  # the reference's weights; None where no KL is taken
+    responses: int = 1  # to each prompt
+    slots: int = 64  # rows that are generated at once on a replica
+
+    def roll_out(self, prompts: Sequence[Sample], draw: int, validation: bool = False) -> list[Rollout]:
+        """Responses to a step's prompts, on every rank; the judges hear of each as it comes. `draw` numbers
+        the random streams; validation has its own, one response to a prompt, the same at every step.
+        """
+        sampling = self.sampling
+        if validation:
+            sampling = dataclasses.replace(sampling, seed=sampling.seed ^ 0x5EED)
+        return roll_out(
+            self.engine,
+            prompts,
+            sampling,
+            step=draw,
+            responses=1 if validation else self.responses,
+            slots=self.slots,
+            decode=self.tokenizer.decode,
+            on_rollout=self.judges.ask,
+        )
+
+    @contextmanager
+    def reference(self) -> Iterator[Engine]:
+        """The first policy, as an engine that is only asked; the actor itself where there is none."""
+        if self.frozen is None:
+            yield self.engine
+            return
+        with self.frozen.in_place() as engine:
+            yield engine
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as people read them."""
+        return self.tokenizer.decode(list(tokens))
+
+
+def sampling_of(settings: Mapping[str, Any], tokenizer: Any, seed: int) -> Sampling:
+    """The plan's section `generate` as the sampler takes it; without stop tokens, the end of the text."""
+    names = {field.name for field in dataclasses.fields(Sampling)} - {"seed"}
+    given = {name: value for name, value in settings.items() if name in names and value is not None}
+    for name in ("stop", "stop_token_ids"):
+        if name in given:
+            given[name] = tuple(given[name])
+    if not given.get("stop_token_ids") and tokenizer.eos_id is not None:
+        given["stop_token_ids"] = (tokenizer.eos_id,)
+    return Sampling(**given, seed=seed)

@@ -1,0 +1,88 @@
+"""Responses to a step's prompts, and what a step needs of them as samples.
+
+Every rank of the actor holds all rollouts of a step: they are small beside the model, and so rewards,
+advantages and their statistics are plain arithmetic over the whole batch, the same on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.batch import Sample
+from runtime.engine import Engine
+from runtime.generate import generate
+from runtime.rows import Event, Response
+from runtime.sampling import Sampling
+from runtime.stopping import Decode
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One response. `sampled` is log p of each of its tokens as the sampler saw it, undistorted."""
+
+    id: int  # number of the prompt in the step, times responses per prompt, plus which of them
+    row: int  # the prompt's row in the data
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    sampled: tuple[float, ...]
+    finish: str  # stop | length
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.response
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to an end of its own, and was not cut."""
+        return self.finish == "stop"
+
+    def sample(self, extra: Mapping[str, Sequence[float]] | None = None, trained: bool = True) -> Sample:
+        """The rollout as a row to learn from: the response's tokens, if at all."""
+        mask = [0] * len(self.prompt) + [int(trained)] * len(self.response)
+        return Sample(self.id, self.tokens, mask, extra=extra or {})
+
+    def read_out(self) -> Sample:
+        """The rollout with one token more, so that a head can speak at its last one; mask 1 there only."""
+        return Sample(self.id, (*self.tokens, 0), [0] * len(self.tokens) + [1])
+
+
+def roll_out(
+    engine: Engine,
+    prompts: Sequence[Sample],
+    sampling: Sampling,
+    *,
+    step: int,
+    responses: int = 1,
+    slots: int = 64,
+    decode: Decode | None = None,
+    on_rollout: Callable[[Rollout], None] | None = None,
+) -> list[Rollout]:
+    """`responses` to each prompt, in the prompts' order; the same on every rank.
+
+    Which random numbers a response takes follows from the sampling's seed, the step and its id alone.
+    `on_rollout` sees those of this replica as they come.
+    """
+    asked = [prompt for prompt in prompts for _ in range(responses)]
+    first = step % (1 << 40) * len(asked)
+
+    def seen(event: Event) -> None:
+        if on_rollout is not None and isinstance(event, Response):
+            prompt, found = asked[event.id], (tuple(event.tokens), tuple(event.logprobs), event.finish)
+            on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found))
+
+    found = generate(
+        engine,
+        [prompt.tokens for prompt in asked],
+        sampling,
+        [first + i for i in range(len(asked))],
+        decode=decode,
+        slots=slots,
+        on_event=seen,
+    )
+    return [
+        Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish)
+        for i, (prompt, tokens, logprobs, finish) in enumerate(
+            zip(asked, found.tokens, found.logprobs, found.finish, strict=True)
+        )
+    ]
