@@ -271,12 +271,14 @@ def generate(
     decode: Decode | None = None,
     slots: int = 64,
     on_event: Callable[[Event], None] | None = None,
+    on_share: Callable[[list[int]], None] | None = None,
 ) -> Rollouts:
     """Continue every prompt; the same prompts on every rank, and the same answer.
 
     `sampling` for all, or one each. `sequences` number the random streams, 0, 1, ... where not given: a
     response depends on its prompt, settings, seed and number alone. `on_event` sees what happens on
-    this replica. GenerateError when a prompt cannot be served, before any work.
+    this replica; `on_share` is told first which prompts are this replica's. GenerateError when a prompt
+    cannot be served, before any work.
     """
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     numbers = list(range(len(prompts))) if sequences is None else list(sequences)
@@ -290,6 +292,8 @@ def generate(
     for request in requests:
         if why := generator._wrong_with(request):
             raise GenerateError(f"prompt {request.id} {why}")
+    if on_share is not None:
+        on_share([request.id for request in mine])
     responses: list[Response] = []
     with generator:
         for request in mine:

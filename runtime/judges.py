@@ -45,6 +45,10 @@ class Lesson:
 class Judges(Protocol):
     """What an algorithm sees."""
 
+    def expect(self, ids: Sequence[int]) -> None:
+        """These rollouts are this replica's next ones, whatever order they come in. Not a collective."""
+        ...
+
     def ask(self, rollout: Rollout) -> None:
         """A rollout of this replica is there; its judgement may begin. Not a collective."""
         ...
@@ -82,6 +86,9 @@ class Near:
     fit: Fit | None = None
     saving: Callable[[int], None] | None = None
     _metrics: Mapping[str, float] | None = None
+
+    def expect(self, ids: Sequence[int]) -> None:
+        """All are judged together when they are there."""
 
     def ask(self, rollout: Rollout) -> None:
         """Judged with all others, by all ranks together."""

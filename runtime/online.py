@@ -44,6 +44,7 @@ class Online:
             slots=self.slots,
             decode=self.tokenizer.decode,
             on_rollout=self.judges.ask,
+            on_share=self.judges.expect,
         )
 
     @contextmanager

@@ -57,11 +57,12 @@ def roll_out(
     slots: int = 64,
     decode: Decode | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
+    on_share: Callable[[list[int]], None] | None = None,
 ) -> list[Rollout]:
     """`responses` to each prompt, in the prompts' order; the same on every rank.
 
     Which random numbers a response takes follows from the sampling's seed, the step and its id alone.
-    `on_rollout` sees those of this replica as they come.
+    `on_rollout` sees those of this replica as they come, after `on_share` has seen their ids.
     """
     asked = [prompt for prompt in prompts for _ in range(responses)]
     first = step % (1 << 40) * len(asked)
@@ -79,6 +80,7 @@ def roll_out(
         decode=decode,
         slots=slots,
         on_event=seen,
+        on_share=on_share,
     )
     return [
         Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish)
