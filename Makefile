@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-gsm8k campaign-search bench-planner bench-published
+.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ campaign-kill: .venv/.ready
 ## make bench-engine   a training step here beside the same step of transformers
 bench-engine: .venv/.ready
 	$(BIN)/python tests/bench_engine.py
+
+## make bench-generate  generation here beside transformers' at mixed lengths
+bench-generate: .venv/.ready
+	$(BIN)/python tests/bench_generate.py
 
 ## make bench-gsm8k    SFT of a small Llama on all of GSM8K, killed once on the way
 bench-gsm8k: .venv/.ready

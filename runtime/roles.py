@@ -8,12 +8,14 @@ the same length out, this rank's share in both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from runtime.batch import Batch
 from runtime.engine import Engine, Loss
+from runtime.generate import Rollouts, generate
+from runtime.sampling import Sampling
 
 
 class Model(Protocol):
@@ -57,3 +59,7 @@ class Local:
 
     def values(self, microbatches: Sequence[Batch]) -> list[Tensor]:
         return self.engine.forward(microbatches, "values")
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **how: Any) -> Rollouts:
+        """A response to each prompt, in their order; `how` as of `runtime.generate.generate`."""
+        return generate(self.engine, prompts, sampling, **how)
