@@ -80,13 +80,22 @@ class Submitted:
             int(p.parent.name[5:]) for p in (self.run / stage).glob("checkpoint/step-*/MANIFEST.json")
         )
 
-    def process_of(self, rank: int) -> int:
+    def committed(self, stage: str = "ppo") -> list[int]:
+        """The steps that several roles saved together."""
+        return sorted(int(path.stem) for path in (self.run / stage).glob("commits/*.json"))
+
+    def until_committed(self, step: int, stage: str = "ppo", timeout: float = 60) -> None:
+        lab.until(lambda: (self.committed(stage) or [0])[-1] >= step, f"step {step} is committed", timeout)
+
+    def process_of(self, rank: int, role: str = "") -> int:
         """The process id of a rank of this run that runs now, as this machine counts."""
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (folder / "cmdline").read_bytes().split(b"\0")
                 variables = (folder / "environ").read_bytes().split(b"\0")
-                if bytes(self.run / "plan.json") in words and f"RANK={rank}".encode() in variables:
+                if bytes(self.run / "plan.json") not in words or (role and role.encode() not in words):
+                    continue
+                if f"RANK={rank}".encode() in variables:
                     return int(folder.name)
         raise AssertionError(f"rank {rank} does not run")
 
@@ -106,10 +115,16 @@ def submit(slurm: lab.Cluster, tmp_path: Path):
     """submit(job, ...): emit, submit with the emitted script, hand back what was submitted."""
 
     def submit(
-        *jobs: Job, name: str = "trial", env: dict[str, str] | None = None, **cluster: Any
+        *jobs: Job,
+        name: str = "trial",
+        env: dict[str, str] | None = None,
+        attempts: int = 3,
+        **cluster: Any,
     ) -> Submitted:
         results = tmp_path / "results of runs"
-        flags = Slurm(exclusive=False, gpus_flag="none", cpus_per_task=1, signal_seconds=60)
+        flags = Slurm(
+            exclusive=False, gpus_flag="none", cpus_per_task=1, signal_seconds=60, attempts=attempts
+        )
         settings: dict[str, Any] = {
             "python": sys.executable,
             "path": str(HERE / "stand_in"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from specc.plan import Job, Layout, Model, Role, Shape, Weights
@@ -55,3 +56,19 @@ def chain(data: str) -> str:
     stages = {"first": first, "second": second}
     indented = (f"  {name}:\n    " + text.replace("\n", "\n    ") for name, text in stages.items())
     return "name: tiny\nstages:\n" + "\n".join(indented) + "\n"
+
+
+def two_groups(
+    nodes: tuple[int, int] = (1, 2),
+    gpus: tuple[int, int] = (1, 1),
+    placement: str = "hetjob",
+    **settings: Any,
+) -> Job:
+    """A job of the stand-in runtime with an actor and a critic that serves, each on its own nodes."""
+    whole = job("ppo", **settings)
+    model = whole.roles[0].model
+    roles = tuple(
+        Role(name, program, n, g, Layout(dp=n * g), 1, 8, model)
+        for name, program, n, g in zip(("actor", "critic"), ("ppo", "serve"), nodes, gpus, strict=True)
+    )
+    return replace(whole, roles=roles, nodes=sum(nodes), placement=placement)
