@@ -46,3 +46,20 @@ def test_options_of_the_cpu_are_what_the_plan_takes(specc, spec):
     ran = specc("plan", spec, "--cluster", "local-cpu", "--set", "model=tiny-llama", "--options", "3")
     assert ran.code == 0
     assert ran.out.count("<- planned") == 1
+
+
+def test_the_objective_and_its_budget_are_flags_too(specc, spec):
+    flags = ("--set", "nodes=null", "--objective", "fastest", "--nodes", "3")
+    ran = json.loads(specc("plan", spec, "--json", *flags).out)
+    said = json.loads(
+        specc(
+            "plan", spec, "--json", "--set", "nodes=null", "--set", "plan={objective: fastest, max_nodes: 3}"
+        ).out
+    )
+    assert ran["jobs"] == said["jobs"]
+    assert ran["jobs"][0]["nodes"] <= 3
+    assert "the fastest" in ran["jobs"][0]["roles"][0]["why"]
+
+
+def test_an_unknown_objective_is_a_usage_error(specc, spec):
+    assert specc("plan", spec, "--objective", "prettiest").code == 2

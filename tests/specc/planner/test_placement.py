@@ -1,5 +1,7 @@
 """Roles on machines: pins obeyed or refused at their path, and what is said when nothing fits."""
 
+import dataclasses
+
 import pytest
 
 from specc import models
@@ -143,6 +145,64 @@ def test_a_pinned_layout_that_is_predicted_not_to_fit_is_a_warning_with_the_numb
     assert "of 79.1 GiB per GPU and is 100% likely to run out of memory" in said[0].message
     assert "weights 8.2" in said[0].help
     assert "without the pins 3 nodes x 8 h100-80gb would do" in said[0].help
+
+
+def test_a_pinned_layout_that_fits_nowhere_is_planned_on_its_fewest_nodes_with_a_warning():
+    role, said = placed(request(pins=Pins(tp=1, pp=1, cp=1, micro_batch=1)))
+    assert role is not None
+    assert (role.nodes, role.layout.tp, role.layout.pp) == (1, 1, 1)
+    assert [(d.code, d.severity) for d in said] == [("P030", "warning")]
+    assert "without the pins 3 nodes x 8 h100-80gb would do" in said[0].help
+
+
+def test_a_pinned_micro_batch_that_is_too_large_is_a_warning_where_another_would_fit():
+    role, said = placed(request(nodes=4, pins=Pins(micro_batch=128)))
+    assert role is not None
+    assert role.micro_batch == 128
+    assert [(d.code, d.severity, d.path) for d in said] == [("P030", "warning", "train.micro_batch")]
+
+
+def test_a_pinned_micro_batch_does_not_turn_too_few_nodes_into_a_warning():
+    role, said = placed(request(nodes=1, pins=Pins(micro_batch=1)))
+    assert role is None
+    assert [(d.code, d.severity) for d in said] == [("P031", "error")]
+
+
+def aiming(objective: str, max_nodes: int | None = None, **said) -> Request:
+    asked = dataclasses.replace(request("llama3-8b", **said), objective=objective, max_nodes=max_nodes)
+    paths = {"objective": "plan.objective"} | ({"max_nodes": "plan.max_nodes"} if max_nodes else {})
+    return dataclasses.replace(asked, paths=asked.paths | paths)
+
+
+def test_the_objective_chooses_the_number_of_nodes():
+    roles = {aim: placed(aiming(aim, 6))[0] for aim in ("fewest_nodes", "fastest", "cheapest", "earliest")}
+    assert all(role is not None for role in roles.values())
+    cost = {aim: role.nodes * role.step_seconds for aim, role in roles.items() if role}
+    assert roles["fewest_nodes"].nodes == 1  # type: ignore[union-attr]
+    assert roles["fastest"].step_seconds == min(role.step_seconds for role in roles.values() if role)  # type: ignore[union-attr]
+    assert roles["earliest"].layout == roles["fastest"].layout  # type: ignore[union-attr]
+    assert cost["cheapest"] == min(cost.values())
+    assert roles["cheapest"].why.split(";")[0].endswith("the cheapest in GPU-hours")  # type: ignore[union-attr]
+
+
+def test_the_earliest_end_needs_a_budget():
+    role, said = placed(aiming("earliest"))
+    assert role is None
+    assert [(d.code, d.path) for d in said] == [("P037", "plan.objective")]
+
+
+def test_an_impossible_budget_says_the_smallest_that_works():
+    asked = dataclasses.replace(request(), max_nodes=2)
+    _, said = placed(dataclasses.replace(asked, paths=asked.paths | {"max_nodes": "plan.max_nodes"}))
+    assert [(d.code, d.path) for d in said] == [("P031", "plan.max_nodes")]
+    assert said[0].help.startswith("it needs at least 3 nodes x 8 h100-80gb")
+
+
+def test_an_objective_beside_a_number_of_nodes_is_told_to_have_no_choice():
+    role, said = placed(aiming("cheapest", nodes=2))
+    assert role is not None
+    assert role.nodes == 2
+    assert [(d.code, d.severity) for d in said] == [("P038", "warning")]
 
 
 def test_cpu_processes_are_those_of_the_profile():
