@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from specc.diagnostics import Diagnostic
+from specc.spec.parallel import Parallel
+from specc.spec.planning import Planning
 from specc.spec.reading import listed, nearest
 from specc.spec.section import maths_fields
 from specc.spec.stage import TrainingSpec
+from specc.spec.train import Train
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class StageRole:
     recompute_modules: tuple[str, ...] | None = None
     objective: str | None = None  # which number of nodes is best, where that is open
     max_nodes: int | None = None
+    group: str = ""  # the role in whose processes it lives; empty: its own
+    weights: str | None = None  # of a frozen role in another's processes: swap | resident
+    takes_head: bool = False  # a reward model's head is as the model has it
+    offload_optimizer: bool | None = False  # Adam's state on the host while nothing is trained
+    prompt_tokens: int = 0  # at most, of rows that are generated
+    response_tokens: int = 0
     paths: dict[str, str] = field(default_factory=dict)  # field of this role -> where the spec says it
 
 
@@ -70,6 +79,7 @@ class Stage:
     time_seconds: int | None = None
     env: dict[str, str] = field(default_factory=dict)
     export: bool | None = None
+    placement: str = "hetjob"  # of several groups under Slurm: hetjob | split
     prefix: str = ""  # of its paths: `stages.NAME.`, or empty for the only stage
 
     def path(self, inner: str) -> str:
@@ -96,34 +106,56 @@ class Graph:
 # --- what algorithms build stages from -----------------------------------------------------------------
 
 
-def training_role(spec: TrainingSpec, program: str, name: str = "model", head: str = "language") -> StageRole:
-    """The role of an algorithm that trains one model."""
-    parallel = spec.parallel.model_dump(mode="json", exclude_none=True)
+class Placed(Protocol):
+    """What says where a role runs: a stage that trains one model, or a role's own section."""
+
+    @property
+    def nodes(self) -> int | None: ...
+    @property
+    def gpus(self) -> int | None: ...
+    @property
+    def parallel(self) -> Parallel: ...
+
+
+def placed_role(
+    said: Placed, name: str, program: str, model: dict[str, Any], plan: Planning, precision: str, at: str = ""
+) -> StageRole:
+    """A role on the machines that `said` names, at the path `at`, without what it trains."""
+    parallel = said.parallel.model_dump(mode="json", exclude_none=True)
     layers, modules = parallel.pop("recompute_layers", None), parallel.pop("recompute_modules", None)
     implied = "full" if layers else "selective" if modules else None
     recompute = parallel.pop("recompute", implied)
-    sizes = {key: f"parallel.{key}" for key in type(spec.parallel).model_fields}
-    batches = {key: f"train.{key}" for key in ("micro_batch", "global_batch", "seq_length")}
-    same = {key: key for key in ("model", "nodes", "gpus", "parallel", "precision")}
-    aims = {key: f"plan.{key}" for key in ("objective", "max_nodes")}
+    sizes = {key: f"{at}parallel.{key}" for key in type(said.parallel).model_fields}
+    own = {key: f"{at}{key}" for key in ("model", "nodes", "gpus", "parallel")}
+    shared = {"precision": "precision", "objective": "plan.objective", "max_nodes": "plan.max_nodes"}
     return StageRole(
         name=name,
         program=program,
-        model=model_data(spec),
-        head=head,
-        nodes=spec.nodes,
-        gpus=spec.gpus,
+        model=model,
+        nodes=said.nodes,
+        gpus=said.gpus,
         parallel=parallel,
-        micro_batch=spec.train.micro_batch,
-        global_batch=spec.train.global_batch,
-        seq_length=spec.train.seq_length,
-        precision=spec.precision,
+        precision=precision,
         recompute=recompute,
         recompute_layers=layers,
         recompute_modules=None if modules is None else tuple(modules),
-        objective=spec.plan.objective,
-        max_nodes=spec.plan.max_nodes,
-        paths=same | sizes | batches | aims,
+        objective=plan.objective,
+        max_nodes=plan.max_nodes,
+        paths=own | sizes | shared,
+    )
+
+
+def training_role(spec: TrainingSpec, program: str, name: str = "model", head: str = "language") -> StageRole:
+    """The role of an algorithm that trains one model."""
+    role = placed_role(spec, name, program, model_data(spec), spec.plan, spec.precision)
+    batches = {key: f"train.{key}" for key in ("micro_batch", "global_batch", "seq_length")}
+    return dataclasses.replace(
+        role,
+        head=head,
+        micro_batch=spec.train.micro_batch,
+        global_batch=spec.train.global_batch,
+        seq_length=spec.train.seq_length,
+        paths=role.paths | batches,
     )
 
 
@@ -133,12 +165,25 @@ def model_data(spec: TrainingSpec) -> dict[str, Any]:
     return said if isinstance(said, dict) else {"name": said}
 
 
+def model_source(model: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The stage that a model as plain data comes from, and its run; None for one that is there already."""
+    source = model.get("from")
+    if source is None:
+        return None
+    return (source, "") if isinstance(source, str) else (source["stage"], source.get("run") or "")
+
+
+def train_settings(train: Train) -> dict[str, Any]:
+    """The section as the runtime reads it; batches are the role's."""
+    said = train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
+    said["steps"] = train.steps or 0
+    said["epochs"] = train.epochs or (0 if train.steps else 1)
+    said["warmup_steps"] = train.warmup
+    return said
+
+
 def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Mapping[str, Any]) -> Stage:
     """The stage of an algorithm that trains one model."""
-    train = spec.train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
-    train["steps"] = spec.train.steps or 0
-    train["epochs"] = spec.train.epochs or (0 if spec.train.steps else 1)
-    train["warmup_steps"] = spec.train.warmup
     source = spec.model.from_
     inputs = (Artifact("checkpoint", source.stage, source.run or "", "model.from"),) if source else ()
     sets = {"train": spec.data.train, "validation": spec.data.validation}
@@ -146,7 +191,7 @@ def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Map
         name=name,
         algorithm=role.program,
         roles=(role,),
-        settings={"train": train, **settings},
+        settings={"train": train_settings(spec.train), **settings},
         data={use: dict(rows) if rows else None for use, rows in sets.items()},
         inputs=inputs,
         identity=maths_fields(spec),

@@ -18,7 +18,7 @@ from typing import Any
 from specc.diagnostics import Diagnostic
 from specc.experiment import Experiment
 from specc.rows import Form, Mistake, kind
-from specc.spec.data import Dataset, Judged
+from specc.spec.data import Asked, Dataset, Judged
 from specc.spec.model import Model
 from specc.spec.reading import listed, nearest
 
@@ -60,13 +60,22 @@ def check(experiment: Experiment, folder: Path, strict: bool = False) -> list[Di
         data = getattr(spec, "data", None)
         for use in type(data).model_fields if data is not None else ():
             rows = getattr(data, use)
-            if isinstance(rows, Dataset | Judged):
-                form = _form(rows, use, spec)
+            if isinstance(rows, Dataset | Judged | Asked):
+                form = _form(rows, spec)
                 said += _Rows(rows, form, experiment.path(name, f"data.{use}"), folder, strict).check()
-        model = getattr(spec, "model", None)
-        if isinstance(model, Model):
-            said += _model(model, experiment.path(name, "model"), folder, strict)
+        for path, model in _models(spec):
+            said += _model(model, experiment.path(name, path), folder, strict)
     return list(dict.fromkeys(said))
+
+
+def _models(spec: Any) -> Iterator[tuple[str, Model]]:
+    """Every model that a stage names, with where it does."""
+    roles = getattr(spec, "roles", None)
+    found = {f"roles.{name}.": getattr(roles, name) for name in type(roles).model_fields} if roles else {}
+    for prefix, section in {"": spec, **found}.items():
+        model = getattr(section, "model", None)
+        if isinstance(model, Model):
+            yield f"{prefix}model", model
 
 
 def is_here(path: str, folder: Path) -> bool:
@@ -102,12 +111,12 @@ def is_hub_id(path: str) -> bool:
 # --- rows --------------------------------------------------------------------------------------------
 
 
-def _form(rows: Dataset | Judged, use: str, spec: Any) -> Form:
+def _form(rows: Dataset | Judged | Asked, spec: Any) -> Form:
     """How the rows have to look, for what the stage does with them."""
+    if isinstance(rows, Asked):
+        return Form("prompts" if rows.format == "auto" else rows.format, {"prompt": rows.prompt})
     if isinstance(rows, Dataset):
-        kind = "prompts" if use == "prompts" and rows.format == "auto" else rows.format
-        response = {} if use == "prompts" else {"response": rows.response}
-        return Form(kind, {"prompt": rows.prompt, **response})
+        return Form(rows.format, {"prompt": rows.prompt, "response": rows.response})
     reward = spec.reward
     wanted = "attributes" if reward.formula == "regression" else "comparisons"
     return Form(
@@ -122,7 +131,7 @@ def _form(rows: Dataset | Judged, use: str, spec: Any) -> Form:
 class _Rows:
     """One data set of a spec."""
 
-    said: Dataset | Judged
+    said: Dataset | Judged | Asked
     form: Form
     path: str  # where the spec says it
     folder: Path

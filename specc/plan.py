@@ -155,6 +155,11 @@ class Role:
     step_seconds: float = 0.0
     why: str = ""
     group: str = ""  # the first role of the processes it lives in; empty: its own
+    trains: bool = True
+    swaps_with: str = ""  # role of its group with the same shape and layout: its weights wait in the host's
+    # memory and trade places with the other's while it is asked; empty: a model of its own on the GPU
+    offload_optimizer: bool = False  # Adam's state waits in the host's memory while nothing is trained
+    rows: int = 0  # responses that each replica generates at once; 0 for a role that generates nothing
 
 
 @dataclass(frozen=True)

@@ -134,12 +134,16 @@ def _job(
 ) -> tuple[plans.Job | None, list[Diagnostic]]:
     """The job of a stage, its roles placed one by one; remembers the stage's model in `found`."""
     requests, said = _requests(stage, profile, card, found, folder)
-    roles: list[plans.Role] = []
-    for request in requests:
-        role, more = place(request, card, profile.gpus.per_node, profile.nodes or NODES_MOST)
-        said += more
-        if role is not None:
-            roles.append(role)
+    most = profile.nodes or NODES_MOST
+    if len(stage.roles) > 1:
+        from specc.planner.balance import place_together  # which only several roles need
+
+        roles, more = place_together(requests, card, profile.gpus.per_node, most)
+    else:
+        placed = [place(request, card, profile.gpus.per_node, most) for request in requests]
+        roles = [role for role, _ in placed if role is not None]
+        more = [said for _, of_role in placed for said in of_role]
+    said += more
     if len(roles) < len(stage.roles):
         return None, said
     before = [job for job in jobs if any(a.stage == job.stage and not a.run for a in stage.inputs)]
@@ -147,13 +151,14 @@ def _job(
     job = plans.Job(
         name=stage.name,
         stage=stage.name,
-        nodes=sum(role.nodes for role in roles),
+        nodes=sum(role.nodes for role in roles if role.group in ("", role.name)),
         depends_on=tuple(job.name for job in before),
         roles=tuple(roles),
         settings=stage.settings,
         data=stage.data,
         time_seconds=stage.time_seconds or profile.slurm.time or 0,
         export=bool(stage.export),
+        placement=stage.placement,
         env={**job_environment(card, tuple(roles)), **stage.env},
         identity=identity,
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
@@ -210,8 +215,9 @@ def _model(
         model, said = models.resolve(asked.model, where, folder)
     if model is None:
         return None, said
-    kept = model.attributes if asked.head == model.head else ()
-    return dataclasses.replace(model, head=asked.head, attributes=asked.attributes or kept), said
+    head = model.head if asked.takes_head and model.head != "language" else asked.head
+    kept = model.attributes if head == model.head else ()
+    return dataclasses.replace(model, head=head, attributes=asked.attributes or kept), said
 
 
 def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profile, card: Gpu) -> Request:
@@ -233,6 +239,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         packing=bool(stage.settings.get("train", {}).get("packing")),
         recompute_layers=asked.recompute_layers or 0,
         recompute_modules=asked.recompute_modules or (),
+        **_of_rollouts(stage, asked),
     )
     said = {*pins.names, "global_batch", "seq_length", "precision"}
     others = ("nodes", "gpus", "recompute_layers", "recompute_modules", "objective", "max_nodes")
@@ -250,7 +257,30 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         paths,
         asked.objective or "fewest_nodes",
         asked.max_nodes,
+        asked.group,
+        asked.weights or "",
     )
+
+
+def _of_rollouts(stage: Stage, asked: StageRole) -> dict[str, Any]:
+    """What learning from rollouts adds to a role's work."""
+    if not asked.response_tokens:
+        return {}
+    found: dict[str, Any] = {
+        "prompt_tokens": asked.prompt_tokens,
+        "response_tokens": asked.response_tokens,
+        "offload_optimizer_in_rollout": bool(asked.offload_optimizer),
+    }
+    if asked.trains:
+        found["phase"] = "actor" if asked.head == "language" else "critic"
+    guests = [role for role in stage.roles if role.group == asked.name and role is not asked]
+    if any(not role.trains for role in guests):
+        found["reference"] = "resident" if any(role.weights == "resident" for role in guests) else "swap"
+    if asked.trains and asked.head == "language":
+        generate = stage.settings["generate"]
+        found |= {"engine": generate["engine"], "engine_resident": not generate["unload"]}
+        found["rollout_micro_batch"] = generate["rows"] or 8
+    return found
 
 
 def _identity(stage: Stage, roles: list[plans.Role], before: list[plans.Job]) -> dict[str, Any]:

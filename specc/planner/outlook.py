@@ -81,7 +81,7 @@ def _of(job: Job, profile: Profile, folder: Path | None) -> Outlook:
         runs=0 if not wall else 1 if useful <= 0 else math.ceil(wall / useful),
         gpu_hours=hours,
         cost=round(hours * (profile.price or 0), 2),
-        checkpoint_bytes=sum(_checkpoint(role) for role in job.roles),
+        checkpoint_bytes=sum(_checkpoint(role) for role in job.roles if role.trains),
         checkpoints=_at_once(train),
         quota_bytes=profile.results.quota or 0,
     )

@@ -38,6 +38,8 @@ class Request:
     paths: dict[str, str]  # field of a case -> its path in the spec; "" -> the role's own
     objective: str = "fewest_nodes"  # one of objectives.OBJECTIVES: which number of nodes, when that is open
     max_nodes: int | None = None  # as the spec says; the cluster may give fewer
+    group: str = ""  # role in whose processes it lives
+    weights: str = ""  # swap | resident: of a frozen role in another's processes; empty where not said
 
     def path(self, *fields: str) -> str:
         """The path of the first of these fields that the spec has, else the role's."""

@@ -119,3 +119,49 @@ class JudgedData(Section):
     validation: Judged | None = maths(None)
     """Rows on which loss and accuracy are measured, the reward's mean and deviation too, and the best
     checkpoint chosen; left out, no validation."""
+
+
+class Asked(Shorthand):
+    """Prompts to be answered; text alone is their path."""
+
+    shorthand = "path"
+
+    path: Given = maths()
+    """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
+
+    format: Literal["auto", "chat", "prompt_response", "hh"] = maths("auto")
+    """Form of a row: `messages` or `conversations`, whose last answer is left out (chat), fields of the
+    template, or Anthropic's dialogues (hh); `auto` looks at each row and takes `prompt` or `text` as it is."""
+
+    prompt: str = maths("{input}")
+    """Template of the prompt, with a row's fields in braces."""
+
+    split: Given | None = maths(None)
+    """Split of a data set that has several; left out, `train`."""
+
+    subset: Given | None = maths(None)
+    """Configuration of a Hugging Face data set."""
+
+    limit: int | None = maths(None, ge=1)
+    """Number of rows to take from the front; left out, all."""
+
+    @model_validator(mode="after")
+    def _template_names_fields(self) -> Asked:
+        said = self.prompt != type(self).model_fields["prompt"].default
+        if said and self.format in ("chat", "hh"):
+            message = f"{self.format} rows have no `prompt` template"
+            raise conflict(message, "prompt", "remove `prompt`, or use format: prompt_response")
+        if said and not FIELD.search(self.prompt):
+            message = "the prompt template names no field of the rows"
+            raise conflict(message, "prompt", 'put a field in braces, e.g. prompt: "{question}"')
+        return self
+
+
+class PromptData(Section):
+    """Data sets of a stage that learns from what it generates."""
+
+    prompts: Asked = maths()
+    """Prompts to learn on."""
+
+    validation: Asked | None = maths(None)
+    """Prompts whose responses are scored now and then, and the best checkpoint chosen; left out, none."""

@@ -1,8 +1,17 @@
-"""How responses are sampled, by the algorithms that generate."""
+"""How responses are sampled, and what makes them: the training weights, or a second engine.
+
+The names are those of `runtime/sampling.py`. What decides which tokens may come out is maths; what decides
+where and how fast they are made is placement.
+"""
 
 from __future__ import annotations
 
-from specc.spec.section import Many, Section, maths
+from typing import Literal
+
+from pydantic import model_validator
+
+from specc.spec.section import Many, Section, maths, placement
+from specc.spec.units import Given, conflict
 
 
 class Generate(Section):
@@ -10,6 +19,16 @@ class Generate(Section):
 
     max_tokens: int = maths(1024, ge=1, le=10**7)
     """Tokens of a response at most."""
+
+    min_tokens: int = maths(1, ge=0, le=10**7)
+    """Tokens before which no response ends."""
+
+    max_prompt_tokens: int | None = maths(None, ge=1, le=10**7)
+    """Tokens of a prompt at most; longer ones are left out and counted. Left out, what `train.seq_length`
+    leaves beside `max_tokens`."""
+
+    add_bos: bool = maths(False)
+    """Put the begin token before each prompt."""
 
     temperature: float = maths(1.0, ge=0, le=100)
     """Divisor of the logits before sampling; 0 takes the most likely token."""
@@ -20,5 +39,55 @@ class Generate(Section):
     top_p: float = maths(1.0, gt=0, le=1)
     """Probability that the tokens sampled from add up to."""
 
-    stop: Many[str] = maths(())
-    """Texts that end a response."""
+    repetition_penalty: float = maths(1.0, gt=0, le=100)
+    """Divides the logits of tokens that were seen, above 1; 1 for none."""
+
+    stop: Many[Given] = maths(())
+    """Texts that end a response, besides the model's own end of text or turn; they stay in it."""
+
+    stop_token_ids: Many[int] = maths(())
+    """Tokens that end a response, besides the model's own."""
+
+    engine: Literal["megatron", "vllm", "trtllm"] = placement("megatron")
+    """What generates: the training weights themselves, or a second engine that is given them each step."""
+
+    rows: int | None = placement(None, ge=1, le=10**6)
+    """Responses that each replica generates at once; left out, as many as fit."""
+
+    reshard: bool = placement(False)
+    """Generate without pipeline stages: each becomes a replica more, where the weights fit so."""
+
+    unload: bool = placement(False)
+    """Let a second engine leave the GPU while the actor trains: more memory, and time to load it again."""
+
+    family: Literal["llama", "gptj", "gptnext", "gemma", "falcon"] | None = placement(None)
+    """TensorRT-LLM's name for the kind of model; left out, by the model."""
+
+    expected_tokens: int | None = placement(None, ge=1, le=10**7)
+    """Tokens of a response on average, for predicted times only; left out, half of `max_tokens`."""
+
+    expected_prompt_tokens: int | None = placement(None, ge=1, le=10**7)
+    """Tokens of a prompt on average, for predicted times only; left out, a quarter of the most."""
+
+    @model_validator(mode="after")
+    def _ends_and_engine_agree(self) -> Generate:
+        if self.min_tokens > self.max_tokens:
+            message = f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}"
+            raise conflict(message, "min_tokens", f"use min_tokens: {self.max_tokens} or less")
+        negative = next((token for token in self.stop_token_ids if token < 0), None)
+        if negative is not None:
+            raise conflict(f"{negative} is no token's id", "stop_token_ids", "ids begin at 0")
+        if self.expected_tokens and self.expected_tokens > self.max_tokens:
+            message = f"expected_tokens {self.expected_tokens} is above max_tokens {self.max_tokens}"
+            raise conflict(message, "expected_tokens", f"use expected_tokens: {self.max_tokens} or less")
+        if self.unload and self.engine == "megatron":
+            message = "the training weights themselves generate, so there is no engine to unload"
+            raise conflict(message, "unload", "remove `unload`, or use engine: vllm or trtllm")
+        if self.family and self.engine != "trtllm":
+            message = f"`family` is TensorRT-LLM's, and the engine is {self.engine}"
+            raise conflict(message, "family", "remove `family`, or use engine: trtllm")
+        return self
+
+    def prompt_tokens(self, seq_length: int) -> int:
+        """Tokens of a prompt at most, said or not; 0 or less where responses leave no room."""
+        return self.max_prompt_tokens or seq_length - self.max_tokens

@@ -97,6 +97,11 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _rates_and_steps_agree(self) -> Train:
+        self.agreed()
+        return self
+
+    def agreed(self) -> None:
+        """Raise what does not go together."""
         if self.min_lr > self.lr > 0 and self.schedule != "constant":
             message = f"min_lr {self.min_lr:g} is above lr {self.lr:g}"
             raise conflict(message, "min_lr", f"use min_lr: {self.lr / 10:g}")
@@ -110,7 +115,6 @@ class Train(Section):
                 raise conflict(
                     f"betas must lie between 0 and 1, and {beta:g} does not", "betas", "e.g. [0.9, 0.98]"
                 )
-        return self
 
     @property
     def warmup(self) -> int:
