@@ -4,31 +4,25 @@ sampler and reference in these processes, its judges in these or behind HTTP in 
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime import critic
+from runtime.data.rows import open_rows
 from runtime.dealing import Table
 from runtime.engine import Engine, OptimizerSettings
 from runtime.frozen import Frozen
 from runtime.judges import Judges, Lesson, Near, Score, itself
 from runtime.online import Online, sampling_of
-from runtime.problem import Problem
-from runtime.rollouts import Rollout
 from runtime.schedule import learning_rate
-from runtime.weights import stage_of, take_weights
+from runtime.scoring import Scoring, function_of, scored_by, scoring_of
+from runtime.weights import take_weights
 from specc.plan import Role
 
 if TYPE_CHECKING:
-    from runtime.place import Place
     from runtime.run import Run
-
-PLAIN = (0.0, 1.0)
-"""Mean and deviation of scores that are taken as they are."""
 
 
 def online_of(run: Run, tokenizer: Any) -> Online:
@@ -42,7 +36,7 @@ def online_of(run: Run, tokenizer: Any) -> Online:
         judges=judges_of(run, roles, tokenizer),
         frozen=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
-        slots=int(settings.get("slots") or 64),
+        slots=int((run.job.settings.get("generate") or {}).get("rows") or 64),
     )
 
 
@@ -70,14 +64,15 @@ def judges_of(run: Run, roles: Mapping[str, Role], tokenizer: Any) -> Judges:
         engine = built(run, role, optimizer_of(run, "critic"))
         fit = partial(_fit, run, engine, role)
     reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
-    model = roles["reward"].model if "reward" in roles else None
+    section = run.job.settings.get("reward") or {}
     return Near(
         critic=engine,
         table=run.table(),
         reward=reward,
         score=score,
-        weights=tuple(run.settings.get("reward_weights") or ()),
-        scale=scale_of(model.weights, run.place) if model and run.settings.get("standardize") else PLAIN,
+        scoring=scoring_of(section, roles["reward"], run.place.run_folder)
+        if "reward" in roles
+        else Scoring((1.0,), clip=float(section.get("clip") or 0.0)),
         fit=fit,
     )
 
@@ -93,12 +88,17 @@ def optimizer_of(run: Run, name: str) -> OptimizerSettings | None:
     """The optimizer of a role that has settings of its own over those of `train`."""
     from runtime.start import optimizer_settings
 
-    return optimizer_settings({**run.train, **(run.job.settings.get(name) or {})})
+    return optimizer_settings(train_of(run, name))
+
+
+def train_of(run: Run, name: str) -> dict[str, Any]:
+    """The section `train` of a role that learns beside the actor."""
+    return {**run.train, **((run.job.settings.get(name) or {}).get("train") or {})}
 
 
 def _fit(run: Run, engine: Engine, role: Role, lessons: Sequence[Lesson], step: int) -> dict[str, float]:
-    train = {**run.train, **(run.job.settings.get("critic") or {})}
-    rate = learning_rate(max(step, 0), run.max_steps, train)
+    updates = -(-int(run.settings["rollouts"]) // role.global_batch)
+    rate = learning_rate(max(step, 0) * updates, run.max_steps * updates, train_of(run, "critic"))
     clip = float(run.settings.get("value_clip") or 0.0)
     table = table_of(role, engine, run.pad_id)
     return critic.fit(engine, lessons, table=table, global_batch=role.global_batch, clip=clip, rate=rate)
@@ -117,7 +117,13 @@ def reward_of(
 ) -> tuple[Callable[[], AbstractContextManager[Engine]] | None, Score | None]:
     """The reward as a model that trades places with the critic, as one of its own, or as a function."""
     if role is None:
-        return None, function_of(run.settings.get("reward_function") or "", tokenizer)
+        function = function_of((run.job.settings.get("reward") or {}).get("function") or "")
+        rows = {
+            use: open_rows(data, seed=run.plan.seed, cache=run.place.stage / "data" / "fetched")
+            for use, data in run.job.data.items()
+            if data
+        }
+        return None, scored_by(function, tokenizer.decode, rows)
     if engine is None or not alike(role, engine.role):
         return partial(itself, built(run, role, None)), None
     own = Frozen(engine)
@@ -132,31 +138,3 @@ def alike(one: Role, other: Role) -> bool:
     keys = ("shape", "head", "attributes")
     same = all(getattr(one.model, key) == getattr(other.model, key) for key in keys)
     return same and one.layout == other.layout and one.precision == other.precision
-
-
-def scale_of(weights: Any, place: Place) -> tuple[float, float]:
-    """Mean and deviation of a reward model's scores, as its stage measured them; R016 when it did not."""
-    file = stage_of(weights, place) / "output.json"
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        mean, deviation = float(told["reward_mean"]), float(told["reward_std"])
-    except (OSError, ValueError, KeyError, TypeError):
-        message = f"`{file}` does not say mean and deviation of its rewards; set standardize: false"
-        raise Problem("R016", message, outside=True) from None
-    return (mean, deviation) if deviation > 0 else (mean, 1.0)
-
-
-def function_of(name: str, tokenizer: Any) -> Score:
-    """`module:name` as a reward: a function of a prompt's and a response's text that gives a number."""
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"the reward function `{name}` cannot be had: {error}"
-        raise Problem("R016", f"{message}; name it as module:function, on the job's PYTHONPATH") from None
-
-    def score(rollouts: Sequence[Rollout]) -> list[float]:
-        texts = [(tokenizer.decode(list(r.prompt)), tokenizer.decode(list(r.response))) for r in rollouts]
-        return [float(function(prompt, response)) for prompt, response in texts]
-
-    return score

@@ -19,6 +19,7 @@ from runtime.dealing import Numbers, Table, by_sample, deal, gathered
 from runtime.engine import Engine
 from runtime.problem import Problem
 from runtime.rollouts import Rollout
+from runtime.scoring import PLAIN, Scoring
 
 Score = Callable[[Sequence[Rollout]], Sequence[float]]
 """A reward that is a function; the same result on every rank."""
@@ -81,8 +82,7 @@ class Near:
     table: Table
     reward: Callable[[], AbstractContextManager[Engine]] | None = None
     score: Score | None = None
-    weights: tuple[float, ...] = ()  # of a reward model's attributes
-    scale: tuple[float, float] = (0.0, 1.0)  # mean and deviation that are taken out of a score
+    scoring: Scoring = PLAIN
     fit: Fit | None = None
     saving: Callable[[int], None] | None = None
     _metrics: Mapping[str, float] | None = None
@@ -114,30 +114,21 @@ class Near:
 
     def _scores(self, rollouts: Sequence[Rollout]) -> dict[int, float]:
         if self.score is not None:
-            scores = list(self.score(rollouts))
+            scores = self.scoring.held(np.asarray(self.score(rollouts), np.float64)).tolist()
         else:
             assert self.reward is not None
             with self.reward() as engine:
-                scores = spoken(engine, rollouts, self.table, self.weights, self.scale)
+                scores = spoken(engine, rollouts, self.table, self.scoring)
         for rollout, score in zip(rollouts, scores, strict=True):
             if not np.isfinite(score):
                 raise Problem("R053", f"the reward of the response to row {rollout.row} is {score}")
         return {r.id: float(score) for r, score in zip(rollouts, scores, strict=True)}
 
 
-def spoken(
-    engine: Engine,
-    rollouts: Sequence[Rollout],
-    table: Table,
-    weights: Sequence[float],
-    scale: tuple[float, float],
-) -> list[float]:
-    """A reward model's score of each rollout: what its head says at the last token, merged and scaled."""
+def spoken(engine: Engine, rollouts: Sequence[Rollout], table: Table, scoring: Scoring) -> list[float]:
+    """A reward model's score of each rollout, from what its head says at the last token."""
     found = heard(engine, [r.read_out() for r in rollouts], table)
-    mean, deviation = scale
-    last = np.stack([found[r.id][-1] for r in rollouts]).astype(np.float64)
-    merged = last @ np.asarray(weights or [1.0 / last.shape[1]] * last.shape[1])
-    return ((merged - mean) / deviation).tolist()
+    return scoring.of(np.stack([found[r.id][-1] for r in rollouts])).tolist()
 
 
 def heard(engine: Engine, samples: Sequence[Sample], table: Table) -> dict[int, Numbers]:

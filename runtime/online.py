@@ -41,6 +41,7 @@ class Online:
             sampling,
             step=draw,
             responses=1 if validation else self.responses,
+            data="validation" if validation else "prompts",
             slots=self.slots,
             decode=self.tokenizer.decode,
             on_rollout=self.judges.ask,

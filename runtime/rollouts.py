@@ -27,6 +27,7 @@ class Rollout:
     response: tuple[int, ...]
     sampled: tuple[float, ...]
     finish: str  # stop | length
+    data: str = "prompts"  # the use of the data that the row is of: prompts | validation
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -54,6 +55,7 @@ def roll_out(
     *,
     step: int,
     responses: int = 1,
+    data: str = "prompts",
     slots: int = 64,
     decode: Decode | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
@@ -70,7 +72,7 @@ def roll_out(
     def seen(event: Event) -> None:
         if on_rollout is not None and isinstance(event, Response):
             prompt, found = asked[event.id], (tuple(event.tokens), tuple(event.logprobs), event.finish)
-            on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found))
+            on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found, data))
 
     found = generate(
         engine,
@@ -83,7 +85,7 @@ def roll_out(
         on_share=on_share,
     )
     return [
-        Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish)
+        Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish, data)
         for i, (prompt, tokens, logprobs, finish) in enumerate(
             zip(asked, found.tokens, found.logprobs, found.finish, strict=True)
         )

@@ -14,7 +14,7 @@ Left out: the value of a response that was cut is not bootstrapped; `truncated` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from runtime.batch import Batch, Sample
 from runtime.dealing import Deal, by_sample, deal, gathered, padded
 from runtime.judges import Answers, Lesson
 from runtime.rollouts import Rollout
+from runtime.schedule import learning_rate
 from runtime.tensors import masked_sum
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Settings:
     whiten: bool = True
     average: str = "global"  # global | micro_batch
     truncated: str = "mask"  # mask | mask_actor | keep
+    truncated_score: float | None = None  # of a response that was cut, instead of the judge's
     critic_warmup_steps: int = 0
     max_kl: float = 0.0  # 0: off; above it the rest of a step's passes is left out
 
@@ -145,7 +147,16 @@ def step(run: Run) -> dict[str, Any]:
     return {**learnt, **told, **critic, "kl_coefficient": coefficient}
 
 
-def experienced(run: Run, settings: Settings, coefficient: float, draw: int) -> Experience:
+ActorLoss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
+"""A microbatch's share of the actor's loss, called as `loss` is."""
+
+Judging = Callable[..., "Experience"]
+"""How scores become advantages: `judged`, or that of an algorithm with another baseline."""
+
+
+def experienced(
+    run: Run, settings: Settings, coefficient: float, draw: int, judging: Judging | None = None
+) -> Experience:
     """Roll out, ask, and turn scores into advantages."""
     prompts = [sample for line in run.data.bins(run.step) for sample in line]
     with run.part("generate"):
@@ -156,8 +167,16 @@ def experienced(run: Run, settings: Settings, coefficient: float, draw: int) -> 
         with run.online.reference() as engine:
             reference = logprobs(run, shares, engine)
     with run.part("judge"):
-        answers = run.online.judges.answers(rollouts)
-    return judged(rollouts, answers, old, reference, settings, coefficient)
+        answers = cut_short(rollouts, run.online.judges.answers(rollouts), settings)
+    return (judging or judged)(rollouts, answers, old, reference, settings, coefficient)
+
+
+def cut_short(rollouts: Sequence[Rollout], answers: Answers, settings: Settings) -> Answers:
+    """The answers, with the score that a response which was cut gets in any case, if there is one."""
+    if settings.truncated_score is None:
+        return answers
+    cut = {r.id: settings.truncated_score for r in rollouts if not r.ended}
+    return replace(answers, scores=answers.scores | cut)
 
 
 def judged(
@@ -201,27 +220,33 @@ def lessons(experience: Experience, settings: Settings) -> list[Lesson]:
     return found
 
 
-def improved(run: Run, settings: Settings, experience: Experience, coefficient: float) -> dict[str, Any]:
+def improved(
+    run: Run, settings: Settings, experience: Experience, coefficient: float, of: ActorLoss | None = None
+) -> dict[str, Any]:
     """The actor's optimizer steps over a step's rollouts; means of what each of them said."""
     samples = {sample.id: sample for sample in learnable(experience)}
     said: list[dict[str, float]] = []
+    updates = settings.epochs * -(-len(experience.rollouts) // run.role.global_batch)
     for epoch in range(settings.epochs):
         for part in parts(experience.rollouts, run, settings, epoch):
-            said.append(update(run, settings, [samples[r.id] for r in part], coefficient))
+            done = run.step * updates + len(said)
+            rate = learning_rate(done, run.max_steps * updates, run.train)
+            said.append(update(run, settings, [samples[r.id] for r in part], coefficient, rate, of or loss))
             if settings.max_kl and said[-1]["policy_kl"] > settings.max_kl:
                 return means(said)
     return means(said)
 
 
-def update(run: Run, settings: Settings, samples: list[Sample], coefficient: float) -> dict[str, float]:
-    """One optimizer step."""
+def update(
+    run: Run, settings: Settings, samples: list[Sample], coefficient: float, rate: float, of: ActorLoss
+) -> dict[str, float]:
+    """One optimizer step on the loss `of`."""
     share = deal(samples, run.table())
     counted = sum(float(np.sum(sample.extra["counts"])) for sample in samples)
-    how = partial(loss, settings=settings, coefficient=coefficient, denominator=max(counted, 1.0))
+    how = partial(of, settings=settings, coefficient=coefficient, denominator=max(counted, 1.0))
     if settings.average == "micro_batch":
         how = partial(how, means_of=len(share.microbatches) * run.role.layout.dp)
     sums = run.model.forward_backward(share.microbatches, how, entropy=bool(settings.entropy))
-    rate = run.learning_rate()
     found = run.model.optim_step(rate)
     count = max(counted, 1.0)
     named = {

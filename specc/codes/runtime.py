@@ -269,4 +269,11 @@ CODES = (
         "`critic_train` failed on rank 3: gradient norm is nan at step 41",
         "Look at the message; the run continues from its last checkpoint once the cause is mended.",
     ),
+    Code(
+        "R055",
+        "a reward function failed",
+        "The function of the spec raised, or gave no finite number; no reward is invented in its place.",
+        "the reward function failed: row 17, KeyError: 'answer'",
+        "Correct the function or the row that is named; the run continues from its last checkpoint.",
+    ),
 )

@@ -26,7 +26,6 @@ PPO = {
     "entropy": 0.0,
     "whiten": True,
     "truncated": "keep",
-    "reward_function": "toy_ppo:share_of_e",
 }
 GENERATE = {"max_tokens": 8, "temperature": 1.0}
 
@@ -53,6 +52,7 @@ def plan(
     generate: dict[str, Any] | None = None,
     critic: dict[str, Any] | None = None,
     reward: Weights | None = None,
+    scorer: dict[str, Any] | None = None,
     shape: Shape = toy_runs.LLAMA,
     roles: tuple[str, ...] = ("actor", "reference", "critic"),
     validation: Path | None = None,
@@ -80,7 +80,14 @@ def plan(
             group="actor",
         )
 
-    steps = {"steps": 3, "lr": 1e-3, "min_lr": 1e-3, "seq_length": 24, "schedule": "constant", "warmup_steps": 0}
+    steps = {
+        "steps": 3,
+        "lr": 1e-3,
+        "min_lr": 1e-3,
+        "seq_length": 24,
+        "schedule": "constant",
+        "warmup_steps": 0,
+    }
     job = Job(
         name="ppo",
         stage="ppo",
@@ -91,7 +98,8 @@ def plan(
             "train": toy_runs.TRAIN | steps | {"save_every": 1} | (train or {}),
             program: PPO | (ppo or {}),
             "generate": GENERATE | (generate or {}),
-            "critic": critic or {},
+            "critic": {"train": critic or {}},
+            "reward": {"function": "" if reward else "toy_ppo:share_of_e"} | (scorer or {}),
         },
         data={
             "prompts": {"path": str(data), "format": "auto"},
