@@ -29,6 +29,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from runtime import manifest, optimizer_state, rng, steps, torch_dist
 from runtime.agreement import rank, size, together, told
+from runtime.commits import Commits, set_aside
 from runtime.manifest import FileRecord, Manifest, ManifestError
 from runtime.parallel import Parallel, seed_everything
 from runtime.problem import Problem
@@ -116,20 +117,44 @@ def chosen(folder: Path) -> int | None:
     return latest(folder)
 
 
-def resume(folder: Path, engine: Engine) -> tuple[int, dict[str, Any]] | None:
+def resume(folder: Path, engine: Engine, commits: Commits | None = None) -> tuple[int, dict[str, Any]] | None:
     """Clean up after a kill and load the newest checkpoint that holds: its step and the caller's state.
 
     None when nothing was saved yet. R021 when there are checkpoints and none holds: a run that began
-    anew by itself would throw away what may still be brought back.
+    anew by itself would throw away what may still be brought back. With `commits` only steps that have
+    one count, and later ones are set aside.
     """
     clean(folder)
-    step = latest(folder)
+    step = latest(folder) if commits is None else _newest_committed(folder, commits)
     if step is not None:
         return step, load(folder, step, engine, verified=True)
     if told(UNREADABLE, f"cannot list `{folder}`", lambda: steps_in(folder)):
         way_out = "bring one back from a copy, or begin anew with --fresh"
         raise Problem(UNREADABLE, f"no checkpoint in `{folder}` holds; {way_out}")
     return None
+
+
+def _newest_committed(folder: Path, commits: Commits) -> int | None:
+    """The newest step that has a commit and holds; what comes after it is set aside."""
+    what = f"cannot read `{commits.folder}`"
+    written = told(UNREADABLE, what, commits.written)
+    newest_first = told(UNREADABLE, what, commits.whole)[::-1]
+    for step in newest_first:
+        found, _ = _examined(folder / name_of(step))
+        if not found:
+            break
+        _warn(f"checkpoint `{name_of(step)}` is refused: {'; '.join(found[:3])}")
+    else:
+        if written:
+            why = told(UNREADABLE, what, lambda: commits.problem(written[-1])) or "its checkpoint is torn"
+            way_out = "bring its checkpoints back from a copy, or begin anew with --fresh"
+            raise Problem(UNREADABLE, f"no step in `{commits.folder}` can be resumed: {why}; {way_out}")
+        step = None
+    after = -1 if step is None else step
+    aside = told(UNREADABLE, f"cannot set aside what is in `{folder}`", lambda: set_aside(folder, after))
+    if aside:
+        _warn(f"`{folder}`: {', '.join(map(name_of, aside))} set aside: not all roles had saved by then")
+    return step
 
 
 def load(folder: Path, step: int, engine: Engine, *, verified: bool = False) -> dict[str, Any]:
