@@ -166,9 +166,10 @@ def test_the_random_problems_are_neither_trivial_nor_hopeless():
 @given(PROBLEMS)
 @settings(max_examples=40, deadline=None)
 def test_no_case_undercuts_its_bounds(problem):
-    space = Space(*problem[:2], problem[3], problem[4])
+    given_work, card, nodes, gpus, pins = problem
+    space = Space(given_work, card, gpus, pins)
     bounds = Bounds(space)
-    for case in itertools.islice(space.cases(problem[2]), 0, 20000, 97):
+    for case in itertools.islice(space.cases(nodes), 0, 20000, 97):
         found, layout = layouts.judged(case), case.layout
         cut = Cut(layout.tp, layout.cp, layout.pp, layout.dp, layout.ep, layout.etp)
         assert bounds.seconds(cut, case.micro_batch, layout.vp) <= found.seconds
@@ -238,6 +239,7 @@ def test_an_objective_takes_the_best_of_all_numbers_of_nodes(problem, objective)
         assert chosen is None
         return
     assert chosen is not None
+    assert chosen.best is not None
     assert chosen.best == min(fitting, key=lambda f: (_worth(objective, f), f.case.nodes))
     assert chosen.nodes == chosen.best.case.nodes
 
