@@ -15,7 +15,7 @@ from runtime import failure, lock, preflight
 from runtime.place import Place, place_of
 from runtime.problem import Problem
 from runtime.stop import StopFlag, die_with_parent
-from specc.plan import Job, Plan, Role
+from specc.plan import SERVE, Job, Plan, Role
 
 
 def main(arguments: list[str]) -> int:
@@ -41,32 +41,48 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
         if place.is_first:
             print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
         return 0
-    found = held = None
+    found = held = door = None
     try:
         preflight.check(plan, job, role, place)
         held = lock.take(place) if place.is_first else None
+        door = _door(role, place)
     except Exception as error:
         if place.is_first or preflight.is_seen_by_all(error):
-            return failure.report(error, place.attempt, place.rank, None)
+            return failure.report(error, place.errors, place.rank, None)
         found = failure.as_problem(error)
     run = None
     try:
-        stop = StopFlag(place.stage / "stop", place.attempt, place.rank)
+        stop = StopFlag(place.stage / "stop", place.errors, place.rank)
         stop.listen()
-        run = _started(plan, job, role, place, stop, found)
-        _turn(run)
+        meeting = _met(plan, job, place, found)
+        if role.program == SERVE:
+            _serve(plan, job, role, place, door)
+        else:
+            from runtime.start import run_of
+
+            run = run_of(plan, job, role, place, meeting, stop)
+            _turn(run)
         return 0
     except BaseException as error:
         speaker = getattr(error, "rank", place.rank)  # of a problem that all ranks agreed on
         if speaker != place.rank:
             return failure.exit_code(failure.as_problem(error))
-        return failure.report(error, place.attempt, place.rank, run.step if run else None)
+        return failure.report(error, place.errors, place.rank, run.step if run else None)
     finally:
         if held:
             held.close()
 
 
-def _started(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, found: Problem | None):
+def _door(role: Role, place: Place):
+    """The socket of a role that serves, before anything is loaded; only its first process has one."""
+    if role.program != SERVE or not place.is_first:
+        return None
+    from runtime.serving.group import listen
+
+    return listen(os.environ)
+
+
+def _met(plan: Plan, job: Job, place: Place, found: Problem | None) -> preflight.Meeting:
     if found is None:
         try:
             preflight.check_device(plan.cluster, place)
@@ -77,9 +93,13 @@ def _started(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, fou
     if agreed:
         raise agreed
     preflight.write_identity(job, place)
-    from runtime.start import run_of
+    return meeting
 
-    return run_of(plan, job, role, place, meeting, stop)
+
+def _serve(plan: Plan, job: Job, role: Role, place: Place, door) -> None:
+    from runtime.serving.group import serve
+
+    serve(plan, job, role, place, door)
 
 
 def _turn(run) -> None:

@@ -62,7 +62,7 @@ def judges_of(run: Run, roles: Mapping[str, Role], tokenizer: Any) -> Judges:
     engine = fit = None
     if (role := roles.get("critic")) is not None:
         engine = built(run, role, optimizer_of(run, "critic"))
-        fit = partial(_fit, run, engine, role)
+        fit = partial(fit_critic, run, engine, role)
     reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
     section = run.job.settings.get("reward") or {}
     return Near(
@@ -96,7 +96,10 @@ def train_of(run: Run, name: str) -> dict[str, Any]:
     return {**run.train, **((run.job.settings.get(name) or {}).get("train") or {})}
 
 
-def _fit(run: Run, engine: Engine, role: Role, lessons: Sequence[Lesson], step: int) -> dict[str, float]:
+def fit_critic(
+    run: Run, engine: Engine, role: Role, lessons: Sequence[Lesson], step: int
+) -> dict[str, float]:
+    """Let a critic learn a step's lessons, at its own rate of that step."""
     updates = -(-int(run.settings["rollouts"]) // role.global_batch)
     rate = learning_rate(max(step, 0) * updates, run.max_steps * updates, train_of(run, "critic"))
     clip = float(run.settings.get("value_clip") or 0.0)

@@ -51,6 +51,11 @@ class Place:
         return max(self.world // max(self.local_world, 1), 1)
 
     @property
+    def errors(self) -> Path:
+        """Where the ranks of this group write what went wrong: the attempt's folder, or one of their own."""
+        return self.attempt if self.role == self.stage else self.attempt / self.role.name
+
+    @property
     def output(self) -> Path:
         return self.stage / "output.json"
 

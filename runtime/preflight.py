@@ -21,7 +21,7 @@ from runtime import soundness
 from runtime.data.rows import local_path, looks_like_hub_id
 from runtime.place import Place
 from runtime.problem import Problem
-from specc.plan import Cluster, Job, Plan, PlanError, Role, Shape, Weights, from_json, role_of
+from specc.plan import Cluster, Group, Job, Plan, PlanError, Role, Shape, Weights, from_json, role_of
 
 MEETING_SECONDS = 300
 """How long the ranks wait for each other's verdict; imports from a slow disk take a while."""
@@ -41,8 +41,18 @@ def read_plan(path: Path, job_name: str, role_name: str) -> tuple[Plan, Job, Rol
         role = role_of(job, role_name)
     except PlanError as error:
         raise Problem("R002", str(error)) from None
-    soundness.check(plan, job, role)
+    group = group_of(job, role)
+    if group.role is not role:
+        message = f"role `{role.name}` lives in the processes of `{group.name}`; start those"
+        raise Problem("R002", message)
+    for each in group.roles:
+        soundness.check(plan, job, each)
     return plan, job, role
+
+
+def group_of(job: Job, role: Role) -> Group:
+    """The group whose processes a role lives in."""
+    return next(group for group in job.groups if role in group.roles)
 
 
 def is_finished(job: Job, place: Place) -> bool:
@@ -128,7 +138,8 @@ def check_inputs(job: Job, role: Role, place: Place) -> None:
     for use, settings in job.data.items():
         if isinstance(settings, Mapping) and settings.get("path"):
             _check_readable(str(settings["path"]), f"data.{use}", allow_hub=True)
-    _check_weights(role.model.weights, role, place)
+    for each in group_of(job, role).roles:
+        _check_weights(each.model.weights, each, place)
     tokenizer = role.model.tokenizer
     if not tokenizer.startswith("builtin:"):
         _check_readable(tokenizer, "the tokenizer", allow_hub=True)
@@ -171,6 +182,8 @@ def check_program(role: Role) -> None:
 
 def check_disk(job: Job, role: Role, place: Place) -> None:
     """Room for the checkpoints that are kept at once, and one that is being written."""
+    if not role.trains:
+        return
     free = shutil.disk_usage(place.role).free
     train = job.settings.get("train") or {}
     kept = int(train.get("keep_last") or 1) + int(train.get("keep_best") or 0) + 1

@@ -407,7 +407,7 @@ def first_error(attempt: Path) -> tuple[int, str]:
     logs = "".join(
         path.read_text(encoding="utf-8", errors="replace") for path in sorted(attempt.glob("*.log"))
     )
-    known = [(_modified(path), _read_json(path)) for path in attempt.glob("error-*.json")]
+    known = [(_modified(path), _read_json(path)) for path in attempt.rglob("error-*.json")]
     known = [(when, fact) for when, fact in known if "message" in fact]
     exits = [int(code) for code in re.findall(r"exitcode\s*: (-?\d+)", logs)]
     code = 1 if exits and all(c == 1 for c in exits) else 3

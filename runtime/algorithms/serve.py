@@ -1,0 +1,240 @@
+"""What processes that judge for others answer: values of a critic, scores of a reward model, and lessons.
+
+    critic_infer   tokens INT64 [B, S], sequence_lengths INT64 [B, 1]
+                   -> values FP32 [B, S], V after each token, 0 behind a row's end
+                      rewards FP32 [B, 1], where the reward model lives here too
+    reward_model   the same -> rewards FP32 [B, 1]; attributes FP32 [B, k], where the head has several
+    critic_train   tokens, and returns, prev_values, mask FP32 [N, S - 1]: column t is the value after token t
+                   -> loss_mean FP32 [1], and grad_norm, value_clip_fraction, optimizer_steps, lr
+    critic_save    step INT64 [1] -> status INT64 [1], 0 when it is on the disk
+
+A request is one fixed set of microbatches, whatever else arrives, so answers repeat exactly. What it holds is
+checked before anything is computed: a row that no model can take is refused by its number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.judges import Lesson, heard
+from runtime.problem import Problem
+from runtime.rollouts import Rollout
+from runtime.scoring import Scoring
+from runtime.serving.app import Served, Tensor
+from runtime.serving.desk import Refused, Tensors
+from runtime.serving.wire import Array
+
+if TYPE_CHECKING:
+    from runtime.dealing import Numbers, Table
+    from runtime.engine import Engine
+
+INFER, TRAIN, SAVE, REWARD = "critic_infer", "critic_train", "critic_save", "reward_model"
+
+ROWS = (Tensor("tokens", "INT64", (-1, -1)), Tensor("sequence_lengths", "INT64", (-1, 1)))
+VALUES, REWARDS = Tensor("values", "FP32", (-1, -1)), Tensor("rewards", "FP32", (-1, 1))
+ATTRIBUTES = Tensor("attributes", "FP32", (-1, -1))
+LESSONS = (
+    Tensor("tokens", "INT64", (-1, -1)),
+    *(Tensor(name, "FP32", (-1, -1)) for name in ("returns", "prev_values", "mask")),
+    Tensor("sequence_lengths", "INT64", (-1, 1), optional=True),  # else a row ends where its mask does
+    Tensor("schedule", "INT64", (2,), optional=True),  # the step that this belongs to, and of how many
+)
+LEARNT = (
+    *(Tensor(name, "FP32", (1,)) for name in ("loss_mean", "grad_norm", "value_clip_fraction", "lr")),
+    Tensor("optimizer_steps", "INT64", (1,)),
+)
+STEP, STATUS = Tensor("step", "INT64", (1,)), Tensor("status", "INT64", (1,))
+
+
+def served_of(roles: Sequence[str], attributes: int = 0) -> tuple[Served, ...]:
+    """The names that a group of these roles answers to; `attributes` of the reward model's head."""
+    found: list[Served] = []
+    if "critic" in roles:
+        outputs = (VALUES, REWARDS) if "reward" in roles else (VALUES,)
+        found += [Served(INFER, ROWS, outputs), Served(TRAIN, LESSONS, LEARNT)]
+        found.append(Served(SAVE, (STEP,), (STATUS,)))
+    if "reward" in roles:
+        found.append(Served(REWARD, ROWS, (REWARDS, ATTRIBUTES) if attributes else (REWARDS,)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward model: inside `engine()` it can be asked."""
+
+    engine: Callable[[], AbstractContextManager[Engine]]
+    table: Table
+    scoring: Scoring
+
+    def says(self, rollouts: Sequence[Rollout]) -> Numbers:
+        """What the head says at the end of each [B, outputs]."""
+        with self.engine() as engine:
+            found = heard(engine, [r.read_out() for r in rollouts], self.table)
+        return np.stack([found[r.id][-1] for r in rollouts])
+
+
+@dataclass
+class Critic:
+    """A critic that has learnt `step` steps: `fit(lessons, step, max_steps)` teaches, `keep(step)` saves."""
+
+    engine: Engine
+    table: Table
+    fit: Callable[[Sequence[Lesson], int, int], dict[str, float]]
+    keep: Callable[[int], None]
+    tell: Callable[[dict[str, Any]], None] = lambda line: None
+    max_steps: int = 0  # 0: a lesson has to say it
+    step: int = 0
+
+
+@dataclass
+class Bench:
+    """The verbs. Every rank calls them with the same tensors and gets the same answer."""
+
+    vocab: int
+    limit: int  # tokens of a row at most
+    critic: Critic | None = None
+    reward: Reward | None = None
+    saved: int | None = field(default=None, init=False)
+
+    def verbs(self) -> dict[str, Callable[[Tensors], Tensors]]:
+        """By served name."""
+        found: dict[str, Callable[[Tensors], Tensors]] = {}
+        if self.critic is not None:
+            found |= {INFER: self.infer, TRAIN: self.train, SAVE: self.save}
+        if self.reward is not None:
+            found[REWARD] = self.judge
+        return found
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Values, and scores where there is a reward model."""
+        assert self.critic is not None
+        rows = self._rows(inputs["tokens"], inputs["sequence_lengths"])
+        found = heard(self.critic.engine, [row.read_out() for row in rows], self.critic.table)
+        values_BS = np.zeros(inputs["tokens"].shape, np.float32)
+        for row in rows:
+            values_BS[row.id, : len(row.tokens)] = found[row.id][:, 0]
+        answer = {"values": _finite("value", values_BS)}
+        if self.reward is not None:
+            answer["rewards"] = self._scores(self.reward.says(rows))
+        return answer
+
+    def judge(self, inputs: Tensors) -> Tensors:
+        """Scores, and what they are made of where the head has several attributes."""
+        assert self.reward is not None
+        said = self.reward.says(self._rows(inputs["tokens"], inputs["sequence_lengths"]))
+        answer = {"rewards": self._scores(said)}
+        if said.shape[1] > 1:
+            answer["attributes"] = said.astype(np.float32)
+        return answer
+
+    def train(self, inputs: Tensors) -> Tensors:
+        """One pass over the lessons. What belongs to another step than the critic's next is refused."""
+        assert self.critic is not None
+        critic, began = self.critic, time.perf_counter()
+        step, max_steps = self._schedule(inputs.get("schedule"))
+        lessons = self._lessons(inputs)
+        found = critic.fit(lessons, step, max_steps)
+        critic.step = max(step + 1, critic.step)
+        self.saved = None
+        line = {name.removeprefix("critic_"): value for name, value in found.items()}
+        seconds = {"step_seconds": round(time.perf_counter() - began, 6)}
+        tokens = sum(len(lesson.rollout.tokens) for lesson in lessons)
+        critic.tell({"step": max(step, 0) + 1, **line, "rows": len(lessons), "tokens": tokens, **seconds})
+        numbers = {"loss_mean": line["loss"]}
+        numbers |= {name: line[name] for name in ("grad_norm", "value_clip_fraction", "lr")}
+        answer = {name: np.array([number], np.float32) for name, number in numbers.items()}
+        return answer | {"optimizer_steps": np.array([int(line["optimizer_steps"])], np.int64)}
+
+    def save(self, inputs: Tensors) -> Tensors:
+        """Save the critic as of `step`, once."""
+        assert self.critic is not None
+        step = int(inputs["step"][0])
+        if step != self.critic.step:
+            raise Refused(
+                f"the critic has learnt {self.critic.step} steps and cannot be saved as step {step}"
+            )
+        if self.saved != step:
+            self.critic.keep(step)
+            self.saved = step
+        return {"status": np.zeros(1, np.int64)}
+
+    # ── inside ─────────────────────────────────────────────────────────────────────────────────
+
+    def _scores(self, said: Numbers) -> Array:
+        assert self.reward is not None
+        _finite("reward", said)
+        return _finite("reward", self.reward.scoring.of(said).astype(np.float32)[:, None])
+
+    def _schedule(self, given: Array | None) -> tuple[int, int]:
+        assert self.critic is not None
+        done, known = self.critic.step, self.critic.max_steps
+        if given is None and not known:
+            raise Refused("the plan does not say how many steps there are; send them in `schedule`")
+        step, max_steps = (done, known) if given is None else (int(given[0]), int(given[1]))
+        if step != done and not (step < 0 and done == 0):  # before step 0 a critic may be warmed up
+            message = f"the critic has learnt {done} steps, so it cannot learn step {step + 1}"
+            raise Refused(f"{message}; both roles have to resume from the same commit")
+        if max_steps < 1:
+            raise Refused(f"`schedule` says {max_steps} steps in all, but must say 1 or more")
+        return step, max_steps
+
+    def _rows(self, tokens_BS: Array, lengths_B1: Array, least: int = 1) -> list[Rollout]:
+        """The rows as rollouts whose id is their number; Refused names the first that no model can take."""
+        rows, columns = tokens_BS.shape
+        if not rows or len(lengths_B1) != rows:
+            raise Refused(f"there are {rows} rows of tokens and {len(lengths_B1)} lengths")
+        found: list[Rollout] = []
+        for i, length in enumerate(lengths_B1[:, 0].tolist()):
+            if not least <= length <= columns:
+                raise Refused(f"row {i} is said to have {length} tokens, but must have {least} to {columns}")
+            if length > self.limit:
+                raise Refused(f"row {i} has {length} tokens, and the model takes {self.limit}")
+            row_S = tokens_BS[i, :length]
+            strange = row_S[(row_S < 0) | (row_S >= self.vocab)]
+            if len(strange):
+                raise Refused(f"row {i} has token {strange[0]}, outside the vocabulary of {self.vocab}")
+            found.append(Rollout(i, i, tuple(row_S.tolist()), (), (), "stop"))
+        return found
+
+    def _lessons(self, inputs: Mapping[str, Array]) -> list[Lesson]:
+        tokens_NS, mask_NT = inputs["tokens"], inputs["mask"]
+        rows, columns = tokens_NS.shape
+        if columns < 2:
+            raise Refused(f"rows of {columns} tokens hold nothing to learn")
+        for name in ("returns", "prev_values", "mask"):
+            if inputs[name].shape != (rows, columns - 1):
+                shape, wanted = list(inputs[name].shape), [rows, columns - 1]
+                raise Refused(f"`{name}` has shape {shape}, but must have {wanted}")
+            strange = np.argwhere(~np.isfinite(inputs[name]))
+            if len(strange):
+                raise Refused(f"row {strange[0][0]} of `{name}` holds a number that is not finite")
+        strange = np.argwhere((mask_NT != 0) & (mask_NT != 1))
+        if len(strange):
+            raise Refused(f"row {strange[0][0]} of `mask` holds a number that is neither 0 nor 1")
+        ends_N = columns - 1 - np.argmax(mask_NT[:, ::-1] != 0, axis=1)
+        ends_N = np.where(mask_NT.any(axis=1), ends_N, 1)
+        lengths_N1 = inputs.get("sequence_lengths", (ends_N + 1)[:, None])
+        found = []
+        for i, row in enumerate(self._rows(tokens_NS, lengths_N1, least=2)):
+            size = len(row.tokens) - 1
+            if ends_N[i] > size:
+                raise Refused(f"row {i} of `mask` counts columns behind the row's {size + 1} tokens")
+            names = ("returns", "prev_values", "mask")
+            returns, values, mask = (inputs[name][i, :size].astype(np.float64) for name in names)
+            found.append(Lesson(row, returns, values, mask))
+        return found
+
+
+def _finite(what: str, numbers: Array) -> Array:
+    """The numbers, unless one of them is none: that is a broken model, and nobody may go on with it."""
+    strange = np.argwhere(~np.isfinite(numbers))
+    if len(strange):
+        row = strange[0]
+        raise Problem("R053", f"the {what} of row {row[0]} is {numbers[tuple(row)]}")
+    return numbers
