@@ -1,4 +1,4 @@
-"""Run a plan on this machine: one torchrun per role, watched until its processes are gone.
+"""Run a plan on this machine: one torchrun per group of roles, watched until its processes are gone.
 
 What comes in: a plan whose jobs all fit here, and the run folder. What goes out: an `Ended` per stage.
 The processes of a job live in a session of their own, so that Ctrl-C reaches this process only: it asks
@@ -18,7 +18,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import specc
-from specc.plan import Job, Plan, Role, to_json
+from specc.groups import Addresses, Verdict, addresses
+from specc.plan import Group, Job, Plan, to_json
 
 if TYPE_CHECKING:
     import psutil
@@ -215,14 +215,18 @@ def _run_job(
     for name in ("stop", "heartbeat"):
         (stage / name).unlink(missing_ok=True)
     tick = begin(job, attempt)
-    processes = [_start(plan, job, role, folder, home, attempt) for role in job.roles]
+    verdict = Verdict(job.groups, attempt)
+    where = addresses(job.groups)
+    processes: list[subprocess.Popen] = []
     killed = ""
     try:
-        killed = _watch(job, stage, processes, switch, tick)
+        for group in job.groups:
+            processes.append(_start(plan, job, group, folder, home, attempt, where))
+        killed = _watch(job, stage, processes, verdict, switch, tick)
     finally:
         _end(processes)
         tick()
-    return _ended(job, stage, attempt, [process.returncode for process in processes], killed)
+    return _ended(job, stage, attempt, verdict, killed)
 
 
 def _new_attempt(stage: Path) -> Path:
@@ -236,20 +240,23 @@ def _new_attempt(stage: Path) -> Path:
         number += 1
 
 
-def _start(plan: Plan, job: Job, role: Role, folder: Path, home: Path, attempt: Path) -> subprocess.Popen:
-    """One torchrun for one role, its output in attempts/K/ROLE.log."""
+def _start(
+    plan: Plan, job: Job, group: Group, folder: Path, home: Path, attempt: Path, where: Addresses
+) -> subprocess.Popen:
+    """One torchrun for one group, its output in attempts/K/GROUP.log."""
+    port = where.rendezvous[group.name]
     words = [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--nnodes=1", "--node-rank=0", f"--nproc-per-node={role.nodes * role.gpus}"),
-        *("--rdzv-backend=static", "--master-addr=127.0.0.1", f"--master-port={free_port()}"),
+        *("--nnodes=1", "--node-rank=0", f"--nproc-per-node={group.nodes * group.gpus}"),
+        *("--rdzv-backend=static", "--master-addr=127.0.0.1", f"--master-port={port}"),
         *("--max-restarts=0", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT", "--shutdown-timeout=5"),
-        *("-m", "runtime", str(folder / "plan.json"), job.name, role.name),
+        *("-m", "runtime", str(folder / "plan.json"), job.name, group.name),
     ]
-    with open(attempt / f"{role.name}.log", "ab") as log:
+    with open(attempt / f"{group.name}.log", "ab") as log:
         return subprocess.Popen(
             words,
             cwd=home,
-            env=environment(plan, job, attempt.name),
+            env={**environment(plan, job, attempt.name), **where.variables(group)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -274,25 +281,25 @@ def environment(plan: Plan, job: Job, attempt: str) -> dict[str, str]:
     # the ranks start in the spec's folder; a module that lies there must not be taken for one of ours
     own["PYTHONSAFEPATH"] = "1"
     own["PYTHONUNBUFFERED"] = "1"
+    for name in ("no_proxy", "NO_PROXY"):  # what groups say to each other passes through no proxy
+        own[name] = ",".join(filter(None, [own.get(name, ""), "127.0.0.1"]))
     if (here / "runtime").is_dir():
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here), own.get("PYTHONPATH", "")]))
     return own
 
 
-def free_port() -> int:
-    """A port that nobody holds at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _watch(
-    job: Job, stage: Path, processes: list[subprocess.Popen], switch: Switch, tick: Callable[[], None]
+    job: Job,
+    stage: Path,
+    processes: list[subprocess.Popen],
+    verdict: Verdict,
+    switch: Switch,
+    tick: Callable[[], None],
 ) -> str:
-    """Wait until every process is gone; gives the reason when it is us who end them, else empty."""
+    """Wait until the job is over; gives the reason when it is us who end it, else empty."""
     asked = False
     alive_at, beat = time.monotonic(), 0.0
-    while any(process.poll() is None for process in processes):
+    while not verdict.is_over([process.poll() for process in processes], time.monotonic()):
         time.sleep(TICK_SECONDS)
         tick()
         if switch.presses >= 2:
@@ -301,8 +308,6 @@ def _watch(
             asked = True
             (stage / "stop").touch()
             switch.on_first()
-        if any(process.poll() for process in processes):  # one role failed: the others wait for it in vain
-            return "" if len(processes) == 1 else "another role failed"
         if (seen := _modified(stage / "heartbeat")) != beat:
             beat, alive_at = seen, time.monotonic()
         if time.monotonic() - alive_at > job.heartbeat_seconds:
@@ -389,36 +394,43 @@ def _adopt_orphans() -> None:
 # --- how it ended
 
 
-def _ended(job: Job, stage: Path, attempt: Path, codes: list[int], killed: str) -> Ended:
+def _ended(job: Job, stage: Path, attempt: Path, verdict: Verdict, killed: str) -> Ended:
     if killed == "ended at once":
         return Ended(job.stage, "stopped", 130, killed, str(attempt))
     if killed.startswith("no sign"):
         return Ended(job.stage, "failed", 3, killed, str(attempt))
-    if any(codes):
-        code, message = first_error(attempt)
+    if verdict.culprit:
+        several = len(verdict.groups) > 1
+        code, message = first_error(attempt, verdict.culprit.name if several else "")
         return Ended(job.stage, "failed", code, message, str(attempt))
     if _read_json(stage / "output.json").get("hash") == job.hash:
         return Ended(job.stage, "finished", 0, "", str(attempt))
     return Ended(job.stage, "stopped", 130, "", str(attempt))
 
 
-def first_error(attempt: Path) -> tuple[int, str]:
-    """(exit code, one line) of the rank that failed first, from what it left in its attempt's folder."""
+def first_error(attempt: Path, group: str = "") -> tuple[int, str]:
+    """(exit code, one line) of the rank that failed first, from what it left in its attempt's folder.
+
+    With a group, of its ranks alone: its log, and its folder in the attempt's.
+    """
+    of = f"{group} " if group else ""
     logs = "".join(
-        path.read_text(encoding="utf-8", errors="replace") for path in sorted(attempt.glob("*.log"))
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted(attempt.glob(f"{group or '*'}.log"))
     )
-    known = [(_modified(path), _read_json(path)) for path in attempt.rglob("error-*.json")]
+    paths = (attempt / group).glob("error-*.json") if group else attempt.rglob("error-*.json")
+    known = [(_modified(path), _read_json(path)) for path in paths]
     known = [(when, fact) for when, fact in known if "message" in fact]
     exits = [int(code) for code in re.findall(r"exitcode\s*: (-?\d+)", logs)]
     code = 1 if exits and all(c == 1 for c in exits) else 3
     if known:
         _, fact = min(known, key=lambda entry: (bool(entry[1].get("echo")), entry[0]))
         if not fact.get("echo"):
-            return (
-                code,
-                f"error[{fact.get('code', 'R099')}]: {fact['message']} (rank {fact.get('rank', '?')})",
-            )
+            who = f"{of}rank {fact.get('rank', '?')}"
+            return code, f"error[{fact.get('code', 'R099')}]: {fact['message']} ({who})"
     if killer := next((c for c in exits if c < 0), None):
-        return 3, f"error: a rank was ended by {signal.Signals(-killer).name}; was there enough memory?"
+        name = signal.Signals(-killer).name
+        return 3, f"error: a {of}rank was ended by {name}; was there enough memory?"
     last = [line for line in logs.splitlines() if line.strip()][-1:]
-    return code, "error: " + (last[0].strip() if last else "the ranks ended without a word")
+    said = last[0].strip() if last else f"the {of}ranks ended without a word"
+    return code, f"error: {group}: {said}" if group and last else f"error: {said}"
