@@ -26,6 +26,7 @@ LAYERS = (
     ("tiny", "machine"),
     ("emit",),
     ("compile",),
+    ("groups",),
     ("launch",),
     ("report",),
     ("pages",),
