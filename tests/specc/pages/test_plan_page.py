@@ -14,6 +14,8 @@ from specc import cli
 from specc.compile import compile_spec
 from specc.plan import to_json
 
+pytestmark = pytest.mark.slow  # a browser is started
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 OUTSIDE = """() => [...document.querySelectorAll('svg')].flatMap(svg => {

@@ -142,6 +142,7 @@ def test_what_the_search_picks_is_legal_fits_fills_the_gpus_and_keeps_the_pins(p
         assert chosen == getattr(pins, name)
 
 
+@pytest.mark.slow
 def test_plain_enumeration_of_300_random_problems_finds_nothing_better():
     """The best, the smallest and the number of legal ones; `make campaign-search` asks about thousands."""
     wrong = {seed: said for seed in range(300) if (said := differences(problem(seed)))}

@@ -170,6 +170,7 @@ def test_the_plan_of_every_spec_comes_back_from_json():
     assert plans.from_json(plans.to_json(found)) == found
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["tiny-llama", "llama3-8b", "mixtral-8x7b", "qwen2.5-7b", "gemma-2b"]),
     st.integers(1, 4),
