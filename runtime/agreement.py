@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from runtime.failure import as_problem
 from runtime.problem import Problem
 
 T = TypeVar("T")
@@ -46,6 +47,21 @@ def together(code: str, what: str, action: Callable[[], T]) -> list[T]:
         where = f" on rank {number}" if len(outcomes) > 1 and len(failures) < len(outcomes) else ""
         raise Problem(code, f"{what}{where}: {why}", outside=outside)
     return [outcome for outcome, _ in outcomes]
+
+
+def shared(action: Callable[[], T]) -> list[T]:
+    """As `together`, for what tells its problems itself: every rank raises the first rank's own `Problem`."""
+    problem, outcome = None, None
+    try:
+        outcome = action()
+    except Exception as error:
+        problem = as_problem(error)
+    told = (problem.code, problem.message, problem.outside) if problem else None
+    outcomes = _gathered((outcome, told))
+    for _, failed in outcomes:
+        if failed:
+            raise Problem(failed[0], failed[1], outside=failed[2])
+    return [outcome for outcome, _ in outcomes]  # type: ignore[misc]
 
 
 def told(code: str, what: str, action: Callable[[], T]) -> T:

@@ -54,27 +54,24 @@ def reference_of(run: Run, role: Role | None) -> Frozen | None:
 
 
 def judges_of(run: Run, roles: Mapping[str, Role], tokenizer: Any) -> Judges:
-    """Those of other groups over HTTP, else those of these processes."""
-    if any(group.serves for group in run.job.groups):
-        from runtime.far import far_of
-
-        return far_of(run)
-    engine = fit = None
+    """Those that live in these processes, and those of other groups over HTTP."""
+    served = {role.name for group in run.job.groups if group.serves for role in group.roles}
+    engine = fit = reward = score = None
+    section = run.job.settings.get("reward") or {}
+    scoring = Scoring((1.0,), clip=float(section.get("clip") or 0.0))
     if (role := roles.get("critic")) is not None:
         engine = built(run, role, optimizer_of(run, "critic"))
         fit = partial(fit_critic, run, engine, role)
-    reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
-    section = run.job.settings.get("reward") or {}
-    return Near(
-        critic=engine,
-        table=run.table(),
-        reward=reward,
-        score=score,
-        scoring=scoring_of(section, roles["reward"], run.place.run_folder)
-        if "reward" in roles
-        else Scoring((1.0,), clip=float(section.get("clip") or 0.0)),
-        fit=fit,
-    )
+    if "reward" not in served:
+        reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
+    if "reward" in roles:
+        scoring = scoring_of(section, roles["reward"], run.place.run_folder)
+    near = Near(engine, run.table(), reward, score, scoring, fit)
+    if not served:
+        return near
+    from runtime.far import far_of
+
+    return far_of(run, near)
 
 
 def built(run: Run, role: Role, optimizer: OptimizerSettings | None) -> Engine:

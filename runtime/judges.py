@@ -94,11 +94,14 @@ class Near:
         """Judged with all others, by all ranks together."""
 
     def answers(self, rollouts: Sequence[Rollout]) -> Answers:
-        values = {}
-        if self.critic is not None:
-            found = heard(self.critic, [r.read_out() for r in rollouts], self.table)
-            values = {r.id: found[r.id][:-1, 0] for r in rollouts}
-        return Answers(values, self._scores(rollouts))
+        return Answers(self.values(rollouts), self.scores(rollouts))
+
+    def values(self, rollouts: Sequence[Rollout]) -> dict[int, Numbers]:
+        """By rollout, of the critic; nothing without one. Collective."""
+        if self.critic is None:
+            return {}
+        found = heard(self.critic, [r.read_out() for r in rollouts], self.table)
+        return {r.id: found[r.id][:-1, 0] for r in rollouts}
 
     def teach(self, lessons: Sequence[Lesson], step: int) -> None:
         if self.fit is not None:
@@ -112,7 +115,8 @@ class Near:
         if self.saving is not None:
             self.saving(step)
 
-    def _scores(self, rollouts: Sequence[Rollout]) -> dict[int, float]:
+    def scores(self, rollouts: Sequence[Rollout]) -> dict[int, float]:
+        """By rollout, of the reward; Problem R053 for one that is not finite. Collective."""
         if self.score is not None:
             scores = self.scoring.held(np.asarray(self.score(rollouts), np.float64)).tolist()
         else:
