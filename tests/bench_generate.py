@@ -20,7 +20,7 @@ from typing import Any
 
 MODELS = [  # name, hidden, ffn, layers, heads, kv groups, vocabulary; prompts
     ("3M", 256, 704, 4, 8, 4, 2048, 128),
-    ("88M", 768, 2048, 10, 12, 4, 16384, 64),
+    ("88M", 768, 2048, 10, 12, 4, 16384, 32),
 ]
 ROWS = 16
 

