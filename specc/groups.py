@@ -35,11 +35,9 @@ class Verdict:
         """Take note of these exit codes: need nobody be waited for any more?"""
         changed = list(codes) != self.codes
         self.codes = list(codes)
-        if all(code is not None for code in codes):
-            return True
         if changed:
             self._allow(now)
-        return now >= self.deadline
+        return now >= self.deadline or all(code is not None for code in codes)
 
     def _allow(self, now: float) -> None:
         """Set how long the groups that still run may go on after this news."""

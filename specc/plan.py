@@ -22,7 +22,7 @@ SERVE = "serve"
 
 SPECC_LISTEN is HOST:PORT, where such a group listens; SPECC_PEERS says where the others find the groups that
 serve: `critic=HOST:PORT`, comma-separated. The token lies in the attempt's folder, so that all groups of a
-job have the same SPECC_ATTEMPT. A group that serves leaves the stage's `stop` and `heartbeat`, and SIGTERM, to
+job have the same SPECC_ATTEMPT. A group that serves leaves `stop`, `heartbeat` and SIGTERM to
 the first group, which needs it to the end; it leaves with exit code 0 when the file OVER is there."""
 
 OVER = "over"
