@@ -1,5 +1,6 @@
 """Starting and watching the processes of a job, with a torchrun that only pretends."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -204,3 +205,104 @@ def wait_for(condition, seconds):
             return found
         threading.Event().wait(0.05)
     pytest.fail(f"did not happen within {seconds} s")
+
+
+SERVER = """
+import json, os, pathlib, signal, sys, time
+plan, job, role = sys.argv[1:]
+stage = pathlib.Path(plan).parent / job
+attempt = stage / "attempts" / os.environ["SPECC_ATTEMPT"]
+(stage / f"{role}.json").write_text(json.dumps(dict(os.environ)))
+(stage / f"{role}.pid").write_text(str(os.getpid()))
+if role == "critic":
+    while "deaf" in job or not (attempt / "over").exists():
+        if "broken" in job and (stage / "metrics.jsonl").exists():
+            (attempt / "critic").mkdir()
+            (attempt / "critic" / "error-0.json").write_text(json.dumps(
+                {"code": "R018", "message": "out of memory", "rank": 0, "step": 2, "echo": False}))
+            print("  exitcode  : 1 (pid: 7)"); sys.exit(1)
+        if "leaves" in job and (stage / "metrics.jsonl").exists():
+            sys.exit(0)
+        time.sleep(0.02)
+    (stage / "critic.left").touch()
+    sys.exit(0)
+(stage / "heartbeat").touch()
+for step in range(1, 500 if "long" in job or "broken" in job or "leaves" in job else 4):
+    (stage / "metrics.jsonl").open("a").write(json.dumps({"step": step, "loss": 1 / step}) + "\\n")
+    if (stage / "stop").exists():
+        (stage / "actor.saved").touch()
+        sys.exit(0)
+    if step > 20 and ("broken" in job or "leaves" in job):
+        print("the critic does not answer"); sys.exit(1)
+    if step == 2 and "fails" in job:
+        print("error[R013]: the loss is not finite"); sys.exit(1)
+    time.sleep(0.02)
+known = {j["name"]: j["hash"] for j in json.load(open(plan))["jobs"]}
+(stage / "output.json").write_text(json.dumps({"hash": known[job]}))
+"""
+
+
+@pytest.fixture
+def with_server(tmp_path, monkeypatch):
+    """Ranks of an actor, and of a critic that serves it."""
+    (tmp_path / "fake" / "server.py").write_text(SERVER)
+    monkeypatch.setenv("FAKE_RANK", str(tmp_path / "fake" / "server.py"))
+    monkeypatch.setattr("specc.groups.LEAVE_SECONDS", 2.0)
+
+
+def two(name, after=()):
+    """A job of two groups."""
+    whole = job(name, after)
+    model = whole.roles[0].model
+    roles = [Role(n, program, 1, 1, Layout(), 1, 1, model) for n, program in SERVED.items()]
+    return dataclasses.replace(whole, roles=tuple(roles), nodes=2)
+
+
+SERVED = {"actor": "ppo", "critic": "serve"}
+
+
+def test_servers_leave_after_a_clean_end_of_the_first_group(tmp_path, with_server):
+    (ended,) = run(plan(two("ppo")), tmp_path)
+    assert (ended.how, ended.code) == ("finished", 0)
+    assert (tmp_path / "run/ppo/critic.left").exists()
+
+
+def test_groups_know_where_the_servers_listen(tmp_path, with_server):
+    run(plan(two("ppo")), tmp_path)
+    actor, critic = (json.loads((tmp_path / f"run/ppo/{name}.json").read_text()) for name in SERVED)
+    host, port = critic["SPECC_LISTEN"].split(":")
+    assert host == "127.0.0.1"
+    assert int(port) > 1023
+    assert actor["SPECC_PEERS"] == critic["SPECC_PEERS"] == f"critic=127.0.0.1:{port}"
+    assert "SPECC_LISTEN" not in actor
+    assert "127.0.0.1" in actor["no_proxy"].split(",")
+    assert actor["SPECC_ATTEMPT"] == critic["SPECC_ATTEMPT"]
+
+
+def test_a_server_that_overlooks_the_end_is_ended_and_the_stage_is_finished(tmp_path, with_server):
+    (ended,) = run(plan(two("deaf")), tmp_path)
+    assert ended.how == "finished"
+    assert not psutil.pid_exists(int((tmp_path / "run/deaf/critic.pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken", "error[R018]: out of memory (critic rank 0)"),
+        ("fails", "error: actor: error[R013]: the loss is not finite"),
+        ("leaves", "error: the critic ranks ended without a word"),
+    ],
+)
+def test_a_failing_group_ends_all_and_is_named(tmp_path, with_server, name, message):
+    (ended,) = run(plan(two(name)), tmp_path)
+    assert (ended.how, ended.message) == ("failed", message)
+    for role in SERVED:
+        assert not psutil.pid_exists(int((tmp_path / f"run/{name}/{role}.pid").read_text()))
+
+
+def test_one_press_lets_the_actor_save_with_its_servers(tmp_path, with_server):
+    switch = launch.Switch()
+    (ended,) = run(plan(two("long")), tmp_path, switch=switch, begin=press(switch, 1))
+    assert (ended.how, ended.code) == ("stopped", 130)
+    assert (tmp_path / "run/long/actor.saved").exists()
+    assert (tmp_path / "run/long/critic.left").exists()
