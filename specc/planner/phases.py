@@ -176,13 +176,15 @@ class _Stage:
 
     def _generate_beside(self, work: Workload, rows: int, gpu: Gpu | None) -> tuple[Peak, float]:
         """A second engine at work: its weights, workspaces and cache, all layers on every rank."""
-        whole = dataclasses.replace(self.layout, pp=1, vp=1, stage_layers=())
-        cache = cache_bytes(work, whole, rows, work.shape.layers)
+        whole, layers = self.layout, layers_of_stage(work.shape, self.layout, self.stage)
+        if work.engine_resharded:
+            whole, layers = dataclasses.replace(self.layout, pp=1, vp=1, stage_layers=()), work.shape.layers
+        cache = cache_bytes(work, whole, rows, layers)
         work_space = ("engine workspace", ENGINE_WORKSPACE if self.cuda else 0.0)
         parts = (*self._state(), ("engine weights", self._engine_weights()), work_space)
         if work.engine == "vllm" and gpu is not None and gpu.usable_gib > 0:
             taken = self._peak(*parts, rollout=True, engine=False)[0].total
-            least = cache_bytes(work, whole, 1, work.shape.layers)
+            least = cache_bytes(work, whole, 1, layers)
             cache = max(least, ENGINE_SHARE * (gpu.usable_gib * GIB - taken))
         return self._peak(*parts, ("cache", cache), rollout=True, engine=False)
 
@@ -219,5 +221,7 @@ class _Stage:
         return dataclasses.replace(self.work, trains=False, phase=phase)
 
     def _engine_weights(self) -> float:
-        """All layers of the model, cut by TP alone, in 16 bits."""
+        """The whole model cut by TP alone, or what the stage trains, in 16 bits."""
+        if not self.work.engine_resharded:
+            return 2.0 * (self.held.dense + self.held.experts)
         return 2 * parameters(self.work.shape) / self.layout.tp

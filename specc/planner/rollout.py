@@ -45,13 +45,14 @@ class Engine:
 
 ENGINES = {
     "megatron": Engine(0.7, 0.5, 0.5e-3, 1e-3, continuous=False, shares_prompts=False),
-    "trtllm": Engine(0.8, 0.55, 0.0, 1e-3, continuous=False, shares_prompts=False),
+    "trtllm": Engine(0.7, 0.55, 0.0, 11e-3, continuous=False, shares_prompts=False),
     "vllm": Engine(0.8, 0.55, 0.0, 2e-3, continuous=True, shares_prompts=True),
 }
-"""None of these is measured here. Bandwidth and products are what engines with captured graphs reach, about: a
-70B model on 8 H100s then takes 9 ms a token. Megatron launches each kernel from Python: half a millisecond per
-layer makes its rollouts as slow as NeMo-Aligner says, whose PPO step with 70B takes 6.96 times as long without
-TensorRT-LLM. Batches are static in both there; vLLM's are continuous, and share the cache of a common prompt."""
+"""TensorRT-LLM's host time, SPREAD and `ppo.OVERHEAD` are fitted, together, on the four step times of PPO
+with 70B that NeMo-Aligner publishes: 20 ms a token on 8 H100s, of which captured graphs alone would take 9.
+Its 405B row was no part of it. Bandwidth and products are what is usual. Megatron launches each kernel from
+Python, half a millisecond per layer (NeMo's own took more: without TensorRT-LLM its step was 6.96 times as
+long). Batches are static in both there; vLLM's are continuous, and share the cache of a common prompt."""
 
 ALL_REDUCE = 12e-6
 """Seconds of summing a small message over the tensor-parallel ranks of a node; 8 to 15 us are seen."""
@@ -59,8 +60,9 @@ ALL_REDUCE = 12e-6
 HOP = 15e-6
 """Seconds of a small message to the next pipeline stage."""
 
-SPREAD = 0.5
-"""Standard deviation of response lengths over their mean, where it is not known."""
+SPREAD = 1.0
+"""Standard deviation of response lengths over their mean, where it is not known: 1 is that of an exponential
+distribution. Fitted, see ENGINES."""
 
 LINK_ACHIEVED = 0.8
 """Of the bandwidth on paper, by messages of many megabytes."""

@@ -45,6 +45,7 @@ class Workload:
     recompute_modules: tuple[str, ...] = ()  # under selective recomputation; none said: the attention's core
     engine: str = "megatron"  # one of ENGINES: what generates; the others hold weights of their own
     engine_resident: bool = True  # a second engine's weights stay while the role trains
+    engine_resharded: bool = True  # a second engine is cut by TP alone, whatever the pipeline
     reference: str = "none"  # one of REFERENCES: frozen weights of the same shape, in the host or beside
     offload_optimizer_in_rollout: bool = False  # Adam's state is in the host while nothing is trained
     rollout_micro_batch: int = 0  # rows generated at once; 0: the role does not generate

@@ -13,7 +13,6 @@ from specc.planner.rollout import (
     ALL_REDUCE,
     ENGINES,
     Lengths,
-    generation_seconds,
     prefill_seconds,
     read_parameters,
     refit_seconds,
@@ -37,26 +36,31 @@ def card(name: str = "h100-80gb") -> hardware.Gpu:
     return found
 
 
-def test_a_70b_model_on_8_h100_takes_about_9_ms_per_token():
-    """6.6 ms to read the weights, 160 sums of 12 us, and the host."""
-    assert token_seconds(WORK, ONE_NODE, 8, 1024, card()) == pytest.approx(9.0e-3, rel=0.1)
+def test_a_70b_model_on_8_h100_takes_about_9_ms_per_token_beside_the_host():
+    """7.5 ms to read the weights and 160 sums of 12 us; the host's time is fitted."""
+    seconds = token_seconds(WORK, ONE_NODE, 8, 1024, card()) - ENGINES["trtllm"].host
+    assert seconds == pytest.approx(9.5e-3, rel=0.05)
 
 
 def test_a_token_is_what_is_read_and_what_is_waited_for():
     cache = 8 * 1000 * 2 * 80 * 8 * 128 * 2 / 8
-    read = (2 * parameters(SHAPE) / 8 + cache) / (0.8 * 3350e9)
+    read = (2 * parameters(SHAPE) / 8 + cache) / (0.7 * 3350e9)
     expected = read + 2 * 80 * ALL_REDUCE + ENGINES["trtllm"].host
     assert token_seconds(WORK, ONE_NODE, 8, 1000, card()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_1024_rollouts_on_8_engines_take_about_five_minutes():
-    """The tutorials' smallest 70B PPO job: 366.7 s per step, of which about 84 % is generation."""
-    assert generation_seconds(WORK, ONE_NODE, 8, card()) == pytest.approx(0.84 * 366.7, rel=0.1)
+    """The tutorials' smallest 70B PPO job: 366.7 s per step, of which about 84 % is generation; responses
+    have 350.7 tokens on the mean and 2048 at most.
+    """
+    layout = dataclasses.replace(ONE_NODE, dp=8)
+    found = rollout_seconds(WORK, layout, 1024, 1, 200, Lengths(350.7, 2048), 8, card(), "trtllm")
+    assert found == pytest.approx(0.84 * 366.7, rel=0.1)
 
 
 def test_megatrons_own_engine_is_several_times_slower_than_one_with_captured_graphs():
     slow, fast = (token_seconds(WORK, ONE_NODE, 8, 500, card(), name) for name in ("megatron", "trtllm"))
-    assert 4 < slow / fast < 9
+    assert 2 < slow / fast < 7
 
 
 def test_reading_prompts_is_bound_by_products():
@@ -121,7 +125,8 @@ def test_a_static_batch_waits_for_its_longest_wave_after_wave():
 def test_rows_that_are_all_equally_long_leave_nobody_waiting():
     same = Lengths(512, 512)
     static, continuous = (rollout(lengths=same, engine=name) for name in ("trtllm", "vllm"))
-    assert continuous == pytest.approx(static, rel=0.15)
+    host = 4 * 512 * (ENGINES["trtllm"].host - ENGINES["vllm"].host)  # of each token, in 4 waves
+    assert continuous == pytest.approx(static - host, rel=0.15)
 
 
 def test_a_continuous_batch_fills_the_gaps_that_spread_leaves():

@@ -1,0 +1,267 @@
+"""Seconds of one PPO step, part by part, and what overlaps with what.
+
+    actor's GPUs   refit | generate ............... | wait | log-probs | swap, reference, swap | train | wait
+    critic's GPUs          judge, request by request  .... |                                   | train
+
+  generate   the rollouts (`rollout`): prompts, waves or a continuous batch, the slowest replica
+  judge      values and scores of each request, weights swapped between where they share a model's place. It
+             begins when the first batch of rollouts is there, so that all but the last request can hide
+             behind the generation: it ends no earlier than both (first batch + all judging) and (generation
+             + one request)
+  log-probs  the actor's own, over all rollouts; then the reference's, between two swaps of the weights
+  train      epochs x rollouts / global_batch optimizer steps; the critic's run beside the actor's where they
+             have machines of their own, so the step waits for what is longer. Judgements are waited for
+             after the log-probs, which need none
+  offload    Adam's state to the host before the rollouts and back before training, where it is offloaded
+
+In the same processes nothing overlaps: all parts follow one another. Rows are as long as is expected on the
+mean (prompt + response) in passes and training, which deal rows of like length together; the runtime pads to
+no more. Sources: NeMo-Aligner's PPO (arXiv:2405.01481); its published step times in `tests`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from specc.plan import Layout
+from specc.planner.cost import forward_seconds, step_seconds
+from specc.planner.hardware import Gpu
+from specc.planner.memory import model_state
+from specc.planner.rollout import (
+    ENGINES,
+    Lengths,
+    offload_seconds,
+    refit_seconds,
+    resharded,
+    rollout_seconds,
+    swap_seconds,
+)
+from specc.planner.shapes import stage_parameters
+from specc.planner.workload import Workload
+
+OVERHEAD = 8.0
+"""Seconds of a step outside of every part: rollouts dealt to ranks, advantages, metrics, barriers. Fitted,
+see `rollout.ENGINES`."""
+
+REQUEST = 0.1
+"""Seconds of a request to a server beside its forward passes: the network, cutting, gathering."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What a step generates."""
+
+    count: int
+    epochs: int
+    prompt: float  # tokens on the mean
+    lengths: Lengths  # of responses
+    rows: int  # at once on each replica
+    engine: str = "megatron"
+    reshard: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Of a row, on the mean."""
+        return max(1, round(self.prompt + self.lengths.mean))
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One model on its machines."""
+
+    work: Workload
+    layout: Layout
+    micro_batch: int
+    recompute: str
+    gpu: Gpu
+    node: int  # GPUs of a node
+
+    def passed(self, rows: int, tokens: int) -> float:
+        """Seconds of a forward pass."""
+        return forward_seconds(self.work, self.layout, self.micro_batch, rows, tokens, self.gpu, self.node)
+
+    def swapped(self) -> float:
+        return swap_seconds(self.work, self.layout, self.gpu)
+
+    def learnt(self, rollouts: Rollouts) -> float:
+        """Seconds of all optimizer steps over a step's rollouts."""
+        work = dataclasses.replace(self.work, seq_length=rollouts.tokens)
+        steps = rollouts.epochs * max(1, rollouts.count // self.work.global_batch)
+        return steps * step_seconds(work, self.layout, self.micro_batch, self.recompute, self.gpu, self.node)
+
+    def offloaded(self) -> float:
+        """Seconds in which Adam's state goes to the host or comes back."""
+        if not self.work.offload_optimizer_in_rollout:
+            return 0.0
+        held = stage_parameters(self.work.shape, self.layout, 0, self.work.head)
+        return offload_seconds(model_state(self.work, self.layout, held)[2], self.gpu)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a step. `lane` is the group of processes it runs on; waiting is a part, too."""
+
+    name: str
+    lane: str
+    start: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        return self.start + self.seconds
+
+
+@dataclass(frozen=True)
+class Step:
+    """One PPO step."""
+
+    parts: tuple[Part, ...]  # by start
+
+    @property
+    def seconds(self) -> float:
+        return max((part.end for part in self.parts), default=0.0)
+
+    def of(self, name: str, lane: str = "") -> float:
+        """Seconds of the parts of that name."""
+        return sum(part.seconds for part in self.parts if part.name == name and lane in ("", part.lane))
+
+    @property
+    def waits(self) -> dict[str, float]:
+        """Seconds in which a lane has nothing to do."""
+        lanes = dict.fromkeys(part.lane for part in self.parts)
+        busy = {
+            lane: sum(p.seconds for p in self.parts if p.lane == lane and p.name != "wait") for lane in lanes
+        }
+        return {lane: self.seconds - spent for lane, spent in busy.items()}
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each part by itself, before anything overlaps."""
+
+    refit: float
+    generate: float
+    first_batch: float  # of it, until the first rollouts can be judged
+    request: float  # judging one request
+    requests: int
+    logprobs: float
+    reference: float  # with both swaps
+    actor: float  # training
+    critic: float
+    offload: float  # of the actor's state, one way
+
+    @property
+    def judge(self) -> float:
+        return self.requests * self.request
+
+
+def actor_times(actor: Seat, rollouts: Rollouts, reference: str) -> dict[str, float]:
+    """The parts of a step that are the actor's alone; `reference` is none, swap or resident."""
+    layout = engine_layout(actor.layout, rollouts)
+    at_once = rollouts.rows * layout.pp  # a batch for each pipeline stage is on its way
+    replicas = layout.dp * layout.cp
+    generate = rollout_seconds(
+        actor.work, layout, rollouts.count, 1, rollouts.prompt, rollouts.lengths, at_once, actor.gpu,
+        rollouts.engine,
+    )  # fmt: skip
+    waves = max(1, math.ceil(rollouts.count / (at_once * replicas)))
+    first = generate / waves
+    if ENGINES[rollouts.engine].continuous:
+        first = min(first, generate * rollouts.lengths.mean / max(1.0, rollouts.lengths.most))
+    logprobs = actor.passed(rollouts.count, rollouts.tokens)
+    swaps = 2 * actor.swapped() if reference == "swap" else 0.0
+    refit = refit_seconds(actor.work, actor.layout, actor.gpu, actor.node, rollouts.engine)
+    return {
+        "refit": refit,
+        "generate": generate,
+        "first_batch": first,
+        "logprobs": logprobs,
+        "reference": logprobs + swaps if reference != "none" else 0.0,
+        "actor": actor.learnt(rollouts),
+        "offload": actor.offloaded(),
+    }
+
+
+def critic_times(
+    critic: Seat, reward: Seat | None, rollouts: Rollouts, batch: int, swaps: bool
+) -> dict[str, float]:
+    """The parts of a step that are the critic's and the reward model's; `batch` is rows of a request."""
+    request = REQUEST + critic.passed(batch, rollouts.tokens)
+    if reward is not None:
+        request += reward.passed(batch, rollouts.tokens) + (critic.swapped() if swaps else 0.0)
+    return {
+        "request": request,
+        "requests": math.ceil(rollouts.count / batch),
+        "critic": critic.learnt(rollouts),
+    }
+
+
+def engine_layout(layout: Layout, rollouts: Rollouts) -> Layout:
+    """How the engine lies over the actor's GPUs."""
+    return resharded(layout) if rollouts.reshard else layout
+
+
+def timeline(times: Times, apart: bool = True, names: tuple[str, str] = ("actor", "critic")) -> Step:
+    """The step as a schedule. `apart`: the critic has machines of its own."""
+    return _apart(times, *names) if apart else _together(times, names[0])
+
+
+def _apart(times: Times, actor: str, critic: str) -> Step:
+    lanes = _Lanes()
+    lanes.add("overhead", actor, OVERHEAD)
+    lanes.add("offload", actor, times.offload)
+    lanes.add("refit", actor, times.refit)
+    began = lanes.end(actor)
+    lanes.add("generate", actor, times.generate)
+    generated = lanes.end(actor)
+    last = min(times.request, times.judge)
+    judged = max(began + times.first_batch + times.judge, generated + last)
+    lanes.add("judge", critic, times.judge, not_before=judged - times.judge)
+    lanes.add("log-probs", actor, times.logprobs)
+    lanes.add("reference", actor, times.reference)
+    lanes.add("offload", actor, times.offload)
+    lanes.wait(actor, judged)
+    lanes.wait(critic, lanes.end(actor))
+    lanes.add("train", actor, times.actor)
+    lanes.add("train", critic, times.critic)
+    end = max(lanes.end(actor), lanes.end(critic))
+    lanes.wait(actor, end)
+    lanes.wait(critic, end)
+    return lanes.step()
+
+
+def _together(times: Times, lane: str) -> Step:
+    lanes = _Lanes()
+    for name in ("overhead", "offload", "refit", "generate", "judge", "logprobs", "reference", "offload"):
+        seconds = OVERHEAD if name == "overhead" else getattr(times, name)
+        lanes.add(name.replace("logprobs", "log-probs"), lane, seconds)
+    lanes.add("train critic", lane, times.critic)
+    lanes.add("train", lane, times.actor)
+    return lanes.step()
+
+
+class _Lanes:
+    """Parts put one after the other on their lanes."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._ends: dict[str, float] = {}
+
+    def end(self, lane: str) -> float:
+        return self._ends.get(lane, 0.0)
+
+    def add(self, name: str, lane: str, seconds: float, not_before: float = 0.0) -> None:
+        if seconds > 0:
+            self.wait(lane, not_before)
+            self._parts.append(Part(name, lane, self.end(lane), seconds))
+            self._ends[lane] = self.end(lane) + seconds
+
+    def wait(self, lane: str, until: float) -> None:
+        if until > self.end(lane):
+            self._parts.append(Part("wait", lane, self.end(lane), until - self.end(lane)))
+            self._ends[lane] = until
+
+    def step(self) -> Step:
+        return Step(tuple(sorted(self._parts, key=lambda part: part.start)))
