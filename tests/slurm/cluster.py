@@ -219,6 +219,10 @@ class Cluster:
         self._daemons[name] = node
         _expect_ready(node, name)
         wire = f"w{self.names.index(name) + 1}"
+        # the kernel may still be taking down the lost node, and with it the wire of that name
+        subprocess.run(
+            [*self._entry(), "ip", "link", "del", wire], capture_output=True, env=self.environment()
+        )
         self._network("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", str(node.pid))
         self._network("link", "set", wire, "master", "lab", "up")
         assert node.stdin

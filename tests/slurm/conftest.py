@@ -67,6 +67,12 @@ class Submitted:
         attempts = self.run / stage / "attempts"
         return "\n".join(path.read_text() for path in sorted(attempts.rglob("*.log")))
 
+    def log_of(self, stage: str, attempt: str) -> str:
+        """What the ranks of one attempt printed."""
+        return "\n".join(
+            p.read_text() for p in sorted((self.run / stage / "attempts" / attempt).glob("*.log"))
+        )
+
     def job_log(self, stage: str = "sft") -> str:
         """What the scripts themselves printed."""
         return "\n".join(path.read_text() for path in sorted((self.run / stage / "attempts").glob("*.log")))
