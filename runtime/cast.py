@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime import critic
+from runtime import checkpoint, critic
 from runtime.data.rows import open_rows
 from runtime.dealing import Table
 from runtime.engine import Engine, OptimizerSettings
@@ -29,11 +29,14 @@ def online_of(run: Run, tokenizer: Any) -> Online:
     """What the run's algorithm works with beside its model. Collective; the model has no weights yet."""
     settings = run.settings
     roles = {role.name: role for role in group_of(run)}
+    own = roles.get("critic")
+    engine = None if own is None else built(run, own, optimizer_of(run, "critic"))
     return Online(
         engine=run.model,
         tokenizer=tokenizer,
         sampling=sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed),
-        judges=judges_of(run, roles, tokenizer),
+        judges=judges_of(run, roles, engine, tokenizer),
+        critic=engine,
         frozen=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
         slots=int((run.job.settings.get("generate") or {}).get("rows") or 64),
@@ -53,20 +56,20 @@ def reference_of(run: Run, role: Role | None) -> Frozen | None:
     return Frozen(run.model)
 
 
-def judges_of(run: Run, roles: Mapping[str, Role], tokenizer: Any) -> Judges:
+def judges_of(run: Run, roles: Mapping[str, Role], engine: Engine | None, tokenizer: Any) -> Judges:
     """Those that live in these processes, and those of other groups over HTTP."""
     served = {role.name for group in run.job.groups if group.serves for role in group.roles}
-    engine = fit = reward = score = None
+    fit = reward = score = saving = None
     section = run.job.settings.get("reward") or {}
     scoring = Scoring((1.0,), clip=float(section.get("clip") or 0.0))
-    if (role := roles.get("critic")) is not None:
-        engine = built(run, role, optimizer_of(run, "critic"))
-        fit = partial(fit_critic, run, engine, role)
+    if engine is not None:
+        fit = partial(fit_critic, run, engine, engine.role)
+        saving = partial(save_critic, run, engine)
     if "reward" not in served:
         reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
     if "reward" in roles:
         scoring = scoring_of(section, roles["reward"], run.place.run_folder)
-    near = Near(engine, run.table(), reward, score, scoring, fit)
+    near = Near(engine, run.table(), reward, score, scoring, fit, saving)
     if not served:
         return near
     from runtime.far import far_of
@@ -102,6 +105,14 @@ def fit_critic(
     clip = float(run.settings.get("value_clip") or 0.0)
     table = table_of(role, engine, run.pad_id)
     return critic.fit(engine, lessons, table=table, global_batch=role.global_batch, clip=clip, rate=rate)
+
+
+def save_critic(run: Run, engine: Engine, step: int) -> None:
+    """Save a critic, and keep one step more: the one before counts until this one is committed."""
+    last = int(train_of(run, "critic").get("keep_last") or 0)
+    folder = run.place.stage / engine.role.name / "checkpoint"
+    state = {"seed": run.plan.seed, "step": step}
+    checkpoint.save(folder, step, engine, state, keep_last=last + 1 if last else None)  # type: ignore[arg-type]
 
 
 def table_of(role: Role, engine: Engine, pad_id: int) -> Table:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from runtime import checkpoint
 from runtime.batch import Sample
+from runtime.commits import Commits
 from runtime.engine import Engine
 from runtime.frozen import Frozen
 from runtime.judges import Judges
@@ -24,6 +26,7 @@ class Online:
     tokenizer: Any
     sampling: Sampling
     judges: Judges
+    critic: Engine | None = None  # that lives in these processes
     frozen: Frozen | None = None  # the reference's weights; None where no KL is taken
     responses: int = 1  # to each prompt
     slots: int = 64  # rows that are generated at once on a replica
@@ -56,6 +59,11 @@ class Online:
             return
         with self.frozen.in_place() as engine:
             yield engine
+
+    def resume(self, commits: Commits | None) -> None:
+        """Let a critic of these processes go on from the newest step that all have saved. Collective."""
+        if self.critic is not None and commits is not None:
+            checkpoint.resume(commits.checkpoints("critic"), self.critic, commits)  # type: ignore[arg-type]
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as people read them."""

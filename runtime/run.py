@@ -18,7 +18,9 @@ import torch
 import torch.distributed as dist
 
 from runtime import checkpoint, metrics
+from runtime.agreement import told
 from runtime.batch import Batch, Bin, dealt
+from runtime.commits import Commits, commits_of
 from runtime.data.order import max_steps
 from runtime.data.stream import Stream
 from runtime.dealing import Table
@@ -67,6 +69,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The algorithm's own section of the plan."""
         return self.job.settings.get(self.role.program) or {}
+
+    @cached_property
+    def commits(self) -> Commits | None:
+        """The steps that several roles have saved together; None where one role learns."""
+        return commits_of(self.job, self.place.stage)
 
     @cached_property
     def train(self) -> dict[str, Any]:
@@ -128,7 +135,9 @@ class Run:
     def resume(self) -> None:
         """Go on from the newest checkpoint that holds; without one, take the first weights."""
         self.alive()
-        found = checkpoint.resume(self.place.checkpoints, self.model)  # type: ignore[arg-type]
+        found = checkpoint.resume(self.place.checkpoints, self.model, self.commits)  # type: ignore[arg-type]
+        if self.online is not None:
+            self.online.resume(self.commits)
         if found is None:
             take_first_weights(self)
         else:
@@ -200,16 +209,21 @@ class Run:
             return
         self.alive()
         state = self._state()
+        if self.online is not None:  # before our own: the step counts when all have saved it
+            self.online.judges.save(self.step)
+        last = int(self.train.get("keep_last") or 0)
         checkpoint.save(
             self.place.checkpoints,
             self.step,
             self.model,  # type: ignore[arg-type]
             state,
-            keep_last=int(self.train.get("keep_last") or 0) or None,
+            keep_last=last + (self.commits is not None) if last else None,
             keep_best=int(self.train.get("keep_best") or 0) or None,
             metric=state.get(self._best[0]),
             lower_is_better=self._best[1],
         )
+        if (commits := self.commits) is not None:
+            told("R020", f"cannot commit step {self.step}", lambda: commits.write(self.step))
         self._saved = self.step
         self.alive()
         self._started = time.perf_counter()

@@ -204,3 +204,35 @@ def test_a_reward_function_that_fails_ends_the_run_and_names_the_row(world: Any,
     said = "".join(path.read_text() for path in attempts.rglob("*") if path.is_file())
     assert "R055" in said
     assert "the row's answer holds no number" in said
+
+
+KEPT = ("step", "loss", "grad_norm", "reward", "kl", "lr", "critic_loss", "critic_grad_norm", "response_length")
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(world: Any, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    import toy_ppo
+
+    whole = toy_ppo.plan(toy_ppo.prompts(tmp_path), train={"steps": 4}, ppo={"kl_target": 0.1})
+    straight = run(world, tmp_path / "straight", whole)
+    folder = tmp_path / "killed"
+    run(world, folder, whole)
+    stage = folder / "ppo"
+    # as if killed after the critic and the actor had saved step 3, and before the commit was written
+    (stage / "output.json").unlink()
+    for step in (3, 4):
+        (stage / "commits" / f"{step}.json").unlink()
+    shutil.rmtree(stage / "actor" / "checkpoint" / "step-4")
+    again = run(world, folder, whole, name="2")
+    assert [[line[key] for key in KEPT] for line in again] == [
+        [line[key] for key in KEPT] for line in straight
+    ]
+    assert [line["kl_coefficient"] for line in again] == [line["kl_coefficient"] for line in straight]
+    commits = sorted(int(path.stem) for path in (stage / "commits").glob("*.json"))
+    assert commits[-1] == 4
+    newest = json.loads((stage / "commits" / "4.json").read_text())
+    assert set(newest["manifests"]) == {"actor", "critic"}
+    tables = (stage / "actor" / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in tables] == [step for step in (1, 2, 3, 4) for _ in range(4)]
