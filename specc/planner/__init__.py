@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,7 @@ def _job(
     job = plans.Job(
         name=stage.name,
         stage=stage.name,
-        nodes=sum(role.nodes for role in roles if role.group in ("", role.name)),
+        nodes=_nodes(roles, profile),
         depends_on=tuple(job.name for job in before),
         roles=tuple(roles),
         settings=stage.settings,
@@ -164,6 +164,13 @@ def _job(
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     )
     return job, said + _over_the_limits(stage, job, profile)
+
+
+def _nodes(roles: Sequence[plans.Role], profile: Profile) -> int:
+    """Machines of a job: each group has its own, but processes on one machine's CPU share it."""
+    of_groups = [role.nodes for role in roles if role.group in ("", role.name)]
+    shares = profile.scheduler == "none" and profile.gpus.type == "cpu"
+    return max(of_groups) if shares else sum(of_groups)
 
 
 def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[tuple[Stage, Request]]:
