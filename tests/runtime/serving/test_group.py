@@ -1,0 +1,264 @@
+"""Groups that serve a tiny critic and reward model: what they say, learn, save and refuse, how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_ppo
+import toy_served
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from specc.plan import Layout, Plan, Weights
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
+
+RM = Weights(kind="stage", stage="rm")
+STANDARD = {"scorer": {"function": "", "standardise": True}}
+
+
+@dataclass
+class Asker:
+    """A stock client of one server."""
+
+    client: triton.InferenceServerClient
+    token: str
+
+    def ask(self, model: str, id: str = "", **inputs: Any) -> dict[str, np.ndarray]:
+        tensors = []
+        for name, value in inputs.items():
+            kind = "FP32" if value.dtype == np.float32 else "INT64"
+            tensors.append(triton.InferInput(name, list(value.shape), kind))
+            tensors[-1].set_data_from_numpy(value)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        reply = self.client.infer(model, tensors, headers=headers, request_id=id)
+        return {out["name"]: reply.as_numpy(out["name"]) for out in reply.get_response()["outputs"]}
+
+
+@pytest.fixture
+def asker() -> Iterator[Any]:
+    clients = []
+
+    def made(address: str, token: str, codes: Any) -> Asker:
+        clients.append(triton.InferenceServerClient(address, network_timeout=60, connection_timeout=60))
+        assert clients[-1].is_server_live()
+
+        def ready() -> None:
+            if not clients[-1].is_server_ready():
+                raise OSError
+
+        toy_served.eventually(ready, codes)
+        return Asker(clients[-1], token)
+
+    yield made
+    for client in clients:
+        client.close()
+
+
+def rows(count: int = 6, longest: int = 20) -> dict[str, np.ndarray]:
+    """Rows of unlike lengths with garbage behind their ends."""
+    draw = np.random.default_rng(3)
+    lengths = draw.integers(2, longest, count)
+    return {
+        "tokens": draw.integers(0, 259, (count, longest)),
+        "sequence_lengths": lengths[:, None].astype(np.int64),
+    }
+
+
+def lessons(count: int = 12, longest: int = 20) -> dict[str, np.ndarray]:
+    """Something to learn: more rows than the critic's global batch of 8."""
+    draw = np.random.default_rng(4)
+    found = rows(count, longest)
+    columns = np.arange(longest - 1)[None]
+    mask = (columns > 1) & (columns < found["sequence_lengths"] - 1)
+    numbers = draw.normal(size=(2, count, longest - 1)).astype(np.float32)
+    return found | {"returns": numbers[0], "prev_values": numbers[1] / 9, "mask": mask.astype(np.float32)}
+
+
+def near(plan_file: str) -> dict[str, Any]:
+    """The same questions to the same models in this process: before and after the same lesson."""
+    import os
+
+    from runtime import cast, cpu, parallel
+    from runtime.engine import Engine
+    from runtime.judges import Lesson, Near
+    from runtime.place import place_of
+    from runtime.rollouts import Rollout
+    from runtime.scoring import scoring_of
+    from runtime.weights import take_weights
+    from specc.plan import from_json
+
+    cpu.install()
+    plan = from_json(Path(plan_file).read_text())
+    [job] = plan.jobs
+    roles = {role.name: role for role in job.roles}
+    here = parallel.start(Layout(), "gloo", "cpu", 60, plan.seed)
+
+    class Run:
+        """What of a run the models need."""
+
+        settings, train, max_steps, pad_id = job.settings["ppo"], job.settings["train"], 3, 0
+        place = place_of(Path(plan_file), job, "actor", os.environ)
+        say = alive = staticmethod(lambda *text: None)
+
+    run: Any = Run()
+    run.plan, run.job = plan, job
+    alone = {name: _alone(role) for name, role in roles.items()}
+    critic = Engine(alone["critic"], here, cast.optimizer_of(run, "critic"), plan.seed)
+    reward = Engine(alone["reward"], here, None, plan.seed)
+    take_weights(reward, alone["reward"], run.place)
+    judges = Near(
+        critic,
+        cast.table_of(alone["critic"], critic, 0),
+        reward=lambda: cast.itself(reward),
+        scoring=scoring_of(job.settings["reward"], roles["reward"], run.place.run_folder),
+    )
+
+    def rollouts(given: dict[str, np.ndarray]) -> list[Rollout]:
+        lengths = given["sequence_lengths"][:, 0]
+        lines = [row[:n].tolist() for row, n in zip(given["tokens"], lengths, strict=True)]
+        return [Rollout(i, i, tuple(line[:1]), tuple(line[1:]), (), "stop") for i, line in enumerate(lines)]
+
+    def said() -> Any:
+        answers = judges.answers(rollouts(rows()))
+        return [answers.values[i].tolist() for i in sorted(answers.values)], list(answers.scores.values())
+
+    before = said()
+    given = lessons()
+    taught = [
+        Lesson(r, *(given[name][i, : len(r.tokens) - 1] for name in ("returns", "prev_values", "mask")))
+        for i, r in enumerate(rollouts(given))
+    ]
+    metrics = cast.fit_critic(run, critic, alone["critic"], taught, 0)
+    return {"before": before, "after": said(), "metrics": metrics}
+
+
+def _alone(role: Any) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(role, layout=Layout(), gpus=1)
+
+
+@pytest.fixture(scope="module")
+def folder(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prompts and a reward model that a stage has left."""
+    found = tmp_path_factory.mktemp("served")
+    world(1, toy_served.trained_reward, str(found), toy_served.plan(toy_ppo.prompts(found)))
+    return found
+
+
+def plan_in(folder: Path, into: Path, layout: Layout | None = None, **more: Any) -> Plan:
+    """A plan whose reward model is that stage's; `into` becomes its run folder."""
+    into.mkdir()
+    (into / "rm").symlink_to(folder / "rm")
+    return toy_served.plan(folder / "prompts.jsonl", layout, reward=RM, **STANDARD, **more)
+
+
+@pytest.fixture(scope="module")
+def expected(world: Any, folder: Path) -> dict[str, Any]:
+    import toy_runs
+
+    into = folder / "near"
+    [found] = world(1, near, str(toy_runs.written(into, plan_in(folder, into))))
+    return found
+
+
+def close(answer: dict[str, np.ndarray], wanted: Any, bound: float = 1e-6) -> None:
+    values, scores = wanted
+    for i, row in enumerate(values):
+        assert np.abs(answer["values"][i, : len(row)] - row).max() < bound
+        assert not answer["values"][i, len(row) + 1 :].any()
+    assert np.abs(answer["rewards"][:, 0] - scores).max() < bound
+
+
+LAYOUTS = {"alone": Layout(), "TP2": Layout(tp=2, sequence_parallel=True), "DP2": Layout(dp=2)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_served_critic_says_and_learns_what_a_near_one_does(
+    world: Any, tmp_path: Path, asker: Any, folder: Path, expected: Any, layout: Layout
+) -> None:
+    run = tmp_path / "run"
+    with toy_served.serving(world, run, plan_in(folder, run, layout)) as (address, token, codes):
+        server = asker(address, token, codes)
+        close(server.ask("critic_infer", **rows()), expected["before"])
+        scores = server.ask("reward_model", **rows())
+        assert np.abs(scores["rewards"][:, 0] - expected["before"][1]).max() < 1e-6
+        assert set(scores) == {"rewards"}
+        learnt = server.ask("critic_train", "step-0", **lessons(), schedule=np.array([0, 3]))
+        for name, told in (("loss_mean", "critic_loss"), ("grad_norm", "critic_grad_norm")):
+            assert learnt[name][0] == pytest.approx(expected["metrics"][told], rel=1e-5)
+        assert learnt["optimizer_steps"].tolist() == [2]  # of 8 rows and of 4
+        again = server.ask("critic_train", "step-0", **lessons(), schedule=np.array([0, 3]))
+        assert again["loss_mean"] == learnt["loss_mean"]
+        close(server.ask("critic_infer", **rows()), expected["after"])
+        assert server.ask("critic_save", "save-1", step=np.array([1]))["status"].tolist() == [0]
+        assert server.ask("critic_save", step=np.array([1]))["status"].tolist() == [0]
+        toy_served.over(run / "plan.json")
+        assert codes.result(60) == [0] * layout.world_size
+    critic = run / "ppo" / "critic"
+    assert [path.name for path in (critic / "checkpoint").glob("step-*")] == ["step-1"]
+    [line] = [json.loads(line) for line in (critic / "metrics.jsonl").read_text().splitlines()]
+    assert (line["step"], line["rows"], line["optimizer_steps"]) == (1, 12, 2)
+    assert line["loss"] == pytest.approx(float(learnt["loss_mean"][0]), rel=1e-6)
+
+
+def garbage(**changes: Any) -> dict[str, np.ndarray]:
+    """Good rows but for what is changed: `name=(row, column, value)`, or another array."""
+    found = {**lessons(3, 8), "schedule": np.array([0, 3])}
+    for name, change in changes.items():
+        found[name] = found[name].copy()
+        if isinstance(change, tuple):
+            found[name][change[:2]] = change[2]
+        else:
+            found[name] = change
+    return found
+
+
+BAD_ROWS = [
+    ({"tokens": (1, 0, 259)}, "row 1 has token 259, outside the vocabulary of 259"),
+    ({"tokens": (2, 1, -1)}, "row 2 has token -1"),
+    ({"sequence_lengths": (0, 0, 0)}, "row 0 is said to have 0 tokens, but must have"),
+    ({"sequence_lengths": (2, 0, 9)}, "row 2 is said to have 9 tokens"),
+    ({"sequence_lengths": np.array([[2], [2]])}, "3 rows of tokens and 2 lengths"),
+]
+BAD_LESSONS = [
+    ({"returns": (1, 2, np.nan)}, "row 1 of `returns` holds a number that is not finite"),
+    ({"prev_values": (2, 0, np.inf)}, "row 2 of `prev_values`"),
+    ({"mask": (0, 1, 0.5)}, "row 0 of `mask` holds a number that is neither 0 nor 1"),
+    ({"mask": np.ones((3, 7), np.float32)}, "behind the row's"),
+    ({"returns": np.zeros((3, 8), np.float32)}, r"`returns` has shape \[3, 8\], but must have \[3, 7\]"),
+    ({"schedule": np.array([1, 3])}, "has learnt 0 steps, so it cannot learn step 2"),
+    ({"schedule": np.array([0, 0])}, "says 0 steps in all"),
+]
+
+
+def test_garbage_is_refused_by_row_and_harms_nothing(
+    world: Any, tmp_path: Path, asker: Any, folder: Path, expected: Any
+) -> None:
+    run = tmp_path / "run"
+    with toy_served.serving(world, run, plan_in(folder, run)) as found:
+        server = asker(*found)
+        for changes, said in BAD_ROWS:
+            given = garbage(**changes)
+            two = {name: given[name] for name in ("tokens", "sequence_lengths")}
+            for model, inputs in (("critic_infer", two), ("reward_model", two), ("critic_train", given)):
+                with pytest.raises(InferenceServerException, match=said) as error:
+                    server.ask(model, "same", **inputs)
+                assert error.value.status() == "422"
+        for changes, said in BAD_LESSONS:
+            with pytest.raises(InferenceServerException, match=said) as error:
+                server.ask("critic_train", **garbage(**changes))
+            assert error.value.status() == "422"
+        with pytest.raises(InferenceServerException, match="cannot be saved as step 4"):
+            server.ask("critic_save", step=np.array([4]))
+        too_long = {"tokens": np.zeros((1, 25), np.int64), "sequence_lengths": np.array([[25]])}
+        with pytest.raises(InferenceServerException, match="row 0 has 25 tokens, and the model takes 24"):
+            server.ask("reward_model", **too_long)
+        close(server.ask("critic_infer", **rows()), expected["before"])
