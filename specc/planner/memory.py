@@ -41,6 +41,7 @@ from specc.planner.shapes import (
     first_layers,
     kv_bytes_per_token,
     padded_vocab,
+    parameters,
     stage_layers,
     stage_parameters,
 )
@@ -239,9 +240,8 @@ def _stage_peak(
     chunks = stage_layers(shape, layout)[stage :: layout.pp]
     micro_batches = max(1, work.global_batch // (micro_batch * layout.dp))
     mtp = work.mtp_layers if last and work.trains else 0
-    weights, gradients, optimizer = model_state(
-        work, layout, stage_parameters(shape, layout, stage, work.head, mtp)
-    )
+    held = stage_parameters(shape, layout, stage, work.head, mtp)
+    weights, gradients, optimizer = model_state(work, layout, held)
     turns = in_flight(layout, stage, micro_batches)
     kept, routed = _held(work, layout, flow, stage, turns)
     live = flow.live if kept or not work.trains else 0.0  # a stage may have the embedding or the logits alone
@@ -263,7 +263,28 @@ def _stage_peak(
         parts.append(("imbalance", flow.unlucky * routed))
     if work.generates:
         parts.append(("cache", cache_bytes(work, layout, micro_batch, sum(chunks))))
-    return Peak(tuple(parts), stage)
+    return Peak((*parts, *beside(work, layout, held, weights)), stage)
+
+
+def beside(
+    work: Workload, layout: Layout, held: StageParameters, weights: float
+) -> tuple[tuple[str, float], ...]:
+    """What lies there whatever the role does: a resident reference, a second engine, other models."""
+    found: list[tuple[str, float]] = []
+    if work.reference == "resident":
+        found.append(("reference", weights))
+    if work.engine != "megatron" and work.engine_resident:
+        found.append(("engine weights", engine_bytes(work, layout, held)))
+    if work.beside:
+        found.append(("other models", work.beside))
+    return tuple(found)
+
+
+def engine_bytes(work: Workload, layout: Layout, held: StageParameters) -> float:
+    """Weights of a second engine: the whole model cut by TP alone, or what the stage trains, in 16 bits."""
+    if not work.engine_resharded:
+        return 2.0 * (held.dense + held.experts)
+    return 2 * parameters(work.shape) / layout.tp
 
 
 def _held(work: Workload, layout: Layout, flow: _Flow, stage: int, turns: int) -> tuple[float, float]:
@@ -315,8 +336,14 @@ def peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda:
 def step_peak(work: Workload, layout: Layout, micro_batch: int, recompute: str, cuda: bool = True) -> Peak:
     """The worst stage's bytes in a training step, or in the only phase of a role that is not trained."""
     flow = _flows.of(work, layout, micro_batch, recompute)
-    stages = _stages_that_may_be_worst(stage_layers(work.shape, layout), dense_layers(work.shape), layout.pp)
+    stages = stages_that_may_be_worst(work, layout)
     return max((_stage_peak(work, layout, micro_batch, flow, s, cuda) for s in stages), key=lambda p: p.total)
+
+
+def stages_that_may_be_worst(work: Workload, layout: Layout) -> tuple[int, ...]:
+    """Pipeline stages among which is the fullest one in any phase."""
+    layers = stage_layers(work.shape, layout)
+    return _stages_that_may_be_worst(layers, dense_layers(work.shape), layout.pp)
 
 
 @functools.lru_cache(maxsize=4096)

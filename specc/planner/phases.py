@@ -30,7 +30,6 @@ from specc.planner.hardware import Gpu
 from specc.planner.memory import Peak, cache_bytes, model_state
 from specc.planner.shapes import (
     layers_of_stage,
-    parameters,
     stage_parameters,
 )
 from specc.planner.workload import Workload
@@ -75,7 +74,7 @@ def phases(
     """Every phase of the role, in the order in which they first come. `gpu` is asked by an engine whose cache
     is a share of the device.
     """
-    stages = [_Stage(work, layout, stage, cuda) for stage in range(layout.pp)]
+    stages = [_Stage(work, layout, stage, cuda) for stage in memory.stages_that_may_be_worst(work, layout)]
     found = [_worst("load", [stage.load() for stage in stages], work)]
     rollout = work.rollout_micro_batch > 0 or work.generates
     if rollout:
@@ -88,9 +87,8 @@ def phases(
         found.append(_worst("offloaded", [stage.waiting() for stage in stages], work))
     if work.trains:
         worst = memory.step_peak(work, layout, micro_batch, recompute, cuda)
-        stage = stages[worst.stage]
-        parts = (*worst.parts, *stage.beside())
-        found.append(PhasePeak("train", parts, worst.stage, stage.host(), _verified("train", work)))
+        stage = next(stage for stage in stages if stage.stage == worst.stage)
+        found.append(PhasePeak("train", worst.parts, worst.stage, stage.host(), _verified("train", work)))
         found.append(_worst("save", [stage.save() for stage in stages], work))
     return tuple(found)
 
@@ -148,7 +146,7 @@ class _Stage:
         """Weights of the actor, or those of the reference in their place, over one micro-batch."""
         if not self.work.trains:
             found = memory.stage_peak(self.work, self.layout, micro_batch, "none", self.stage, self.cuda)
-            return Peak((*found.parts, *self.beside()), self.stage), self.host()
+            return found, self.host()
         work = self._forward_only("sft")
         live = layer_activations(work, self.layout, micro_batch) + 2 * hidden_bytes(
             work, self.layout, micro_batch
@@ -181,21 +179,16 @@ class _Stage:
             whole, layers = dataclasses.replace(self.layout, pp=1, vp=1, stage_layers=()), work.shape.layers
         cache = cache_bytes(work, whole, rows, layers)
         work_space = ("engine workspace", ENGINE_WORKSPACE if self.cuda else 0.0)
-        parts = (*self._state(), ("engine weights", self._engine_weights()), work_space)
+        parts = (
+            *self._state(),
+            ("engine weights", memory.engine_bytes(self.work, self.layout, self.held)),
+            work_space,
+        )
         if work.engine == "vllm" and gpu is not None and gpu.usable_gib > 0:
             taken = self._peak(*parts, rollout=True, engine=False)[0].total
             least = cache_bytes(work, whole, 1, layers)
             cache = max(least, ENGINE_SHARE * (gpu.usable_gib * GIB - taken))
         return self._peak(*parts, ("cache", cache), rollout=True, engine=False)
-
-    def beside(self) -> list[tuple[str, float]]:
-        """What lies there whatever the role does: a resident reference, and a second engine's weights."""
-        found = []
-        if self.work.reference == "resident":
-            found.append(("reference", self.weights))
-        if self.work.engine != "megatron" and self.work.engine_resident:
-            found.append(("engine weights", self._engine_weights()))
-        return found
 
     def host(self, rollout: bool = False) -> float:
         """Bytes in the host's memory for this rank: a swapped reference, and offloaded optimizer state."""
@@ -213,15 +206,10 @@ class _Stage:
     ) -> tuple[Peak, float]:
         outside = outside_bytes(self.layout) if self.cuda else 0.0
         workspace = memory.workspace_bytes(self.work, self.cuda)
-        beside = [part for part in self.beside() if engine or part[0] != "engine weights"]
+        every_time = memory.beside(self.work, self.layout, self.held, self.weights)
+        beside = [part for part in every_time if engine or part[0] != "engine weights"]
         every = (("weights", self.weights), *parts, *beside, ("workspace", workspace), ("outside", outside))
         return Peak(tuple(every), self.stage), self.host(rollout)
 
     def _forward_only(self, phase: str) -> Workload:
         return dataclasses.replace(self.work, trains=False, phase=phase)
-
-    def _engine_weights(self) -> float:
-        """The whole model cut by TP alone, or what the stage trains, in 16 bits."""
-        if not self.work.engine_resharded:
-            return 2.0 * (self.held.dense + self.held.experts)
-        return 2 * parameters(self.work.shape) / self.layout.tp

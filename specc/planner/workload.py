@@ -47,6 +47,7 @@ class Workload:
     engine_resident: bool = True  # a second engine's weights stay while the role trains
     engine_resharded: bool = True  # a second engine is cut by TP alone, whatever the pipeline
     reference: str = "none"  # one of REFERENCES: frozen weights of the same shape, in the host or beside
+    beside: float = 0.0  # bytes that models of other roles in the same processes hold on each GPU
     offload_optimizer_in_rollout: bool = False  # Adam's state is in the host while nothing is trained
     rollout_micro_batch: int = 0  # rows generated at once; 0: the role does not generate
     prompt_tokens: int = 0  # at most, of a row that is generated
@@ -68,5 +69,5 @@ class Workload:
 
     @property
     def rolls_out(self) -> bool:
-        """Whether the role holds more than its step does: what it generates, a reference, a second engine."""
-        return self.rollout_micro_batch > 0 or self.reference == "resident" or self.engine != "megatron"
+        """Whether the role does more than its step, which may hold more than the step does."""
+        return self.rollout_micro_batch > 0
