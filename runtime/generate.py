@@ -208,17 +208,22 @@ class _Relay:
         self._told: Any = None
         if self.parallel.layout.pp > 1:
             self.ranks = dist.get_process_group_ranks(self.parallel.groups.pp)
-            self._told = _host_group(self.parallel.groups.pp)
+            # waiting on the host never holds up a device's stream
+            self._told = _group_beside(self.parallel.groups.pp, "gloo")
+            self._back = self._on = self.parallel.groups.pp
+            if len(self.ranks) == 2 and self.parallel.layout.vp > 1:
+                # both directions between two ranks would wait for one another on NCCL's one stream for a pair
+                self._back = _group_beside(self._on, self.parallel.backend)
 
     def received(self, size: tuple[int, ...]) -> Tensor:
         hidden = torch.empty(size, dtype=self.dtype, device=self.parallel.device)
         before = self.ranks[self.parallel.pp_rank - 1]
-        dist.recv(hidden, before, group=self.parallel.groups.pp)
+        dist.recv(hidden, before, group=self._back if self.parallel.is_first_stage else self._on)
         return hidden
 
     def pass_on(self, hidden: Tensor) -> None:
         after = self.ranks[(self.parallel.pp_rank + 1) % len(self.ranks)]
-        self._send(hidden.contiguous(), after, self.parallel.groups.pp)
+        self._send(hidden.contiguous(), after, self._back if self.parallel.is_last_stage else self._on)
 
     def tell(self, drawn: np.ndarray) -> None:
         """Say to the other stages what the last one drew."""
@@ -246,20 +251,20 @@ class _Relay:
             work.wait()
 
 
-_host_groups: dict[Any, Any] = {}
+_groups: dict[tuple[Any, str], Any] = {}
 
 
-def _host_group(pipeline: Any) -> Any:
-    """A gloo group of a pipeline's ranks, made once: waiting on it never holds up a device's stream."""
-    if pipeline not in _host_groups:
+def _group_beside(pipeline: Any, backend: str) -> Any:
+    """Another group of a pipeline's ranks, made once, by all ranks of the world together."""
+    if (pipeline, backend) not in _groups:
         own = dist.get_process_group_ranks(pipeline)
         everywhere: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(everywhere, own)
         for ranks in sorted({tuple(ranks) for ranks in everywhere}):
-            made = dist.new_group(list(ranks), backend="gloo")
+            made = dist.new_group(list(ranks), backend=backend)
             if list(ranks) == own:
-                _host_groups[pipeline] = made
-    return _host_groups[pipeline]
+                _groups[pipeline, backend] = made
+    return _groups[pipeline, backend]
 
 
 def generate(
