@@ -14,6 +14,7 @@ from runtime.commits import Commits
 from runtime.engine import Engine
 from runtime.frozen import Frozen
 from runtime.judges import Judges
+from runtime.problem import Problem
 from runtime.rollouts import Rollout, roll_out
 from runtime.sampling import Sampling
 
@@ -60,10 +61,17 @@ class Online:
         with self.frozen.in_place() as engine:
             yield engine
 
-    def resume(self, commits: Commits | None) -> None:
-        """Let a critic of these processes go on from the newest step that all have saved. Collective."""
-        if self.critic is not None and commits is not None:
-            checkpoint.resume(commits.checkpoints("critic"), self.critic, commits)  # type: ignore[arg-type]
+    def resume(self, commits: Commits | None, step: int) -> None:
+        """Let a critic of these processes go on from the newest step that all have saved, which is the
+        actor's too. Collective. Problem R021 when it is not: one of the two lost a checkpoint.
+        """
+        if self.critic is None or commits is None:
+            return
+        found = checkpoint.resume(commits.checkpoints("critic"), self.critic, commits)  # type: ignore[arg-type]
+        if (found[0] if found else 0) != step:
+            said = f"the critic can go on from step {found[0] if found else 0}, the actor from step {step}"
+            way_out = f"remove later files from `{commits.folder}` to take the earlier one for both"
+            raise Problem("R021", f"{said}; {way_out}")
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as people read them."""

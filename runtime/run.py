@@ -137,7 +137,7 @@ class Run:
         self.alive()
         found = checkpoint.resume(self.place.checkpoints, self.model, self.commits)  # type: ignore[arg-type]
         if self.online is not None:
-            self.online.resume(self.commits)
+            self.online.resume(self.commits, found[0] if found else 0)
         if found is None:
             take_first_weights(self)
         else:

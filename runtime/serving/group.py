@@ -163,7 +163,7 @@ class Loading:
             engine,
             cast.table_of(role, engine, self.pad_id),
             fit,
-            partial(self._keep, engine),
+            partial(cast.save_critic, run, engine),
             max_steps=0 if self.train.get("epochs") else int(self.train.get("steps") or 0),
         )
 
@@ -201,13 +201,3 @@ class Loading:
             file = self.place.role / "metrics.jsonl"
             metrics.cut_to_step(file, critic.step, self.place.attempt / self.role.name)
             critic.tell = metrics.JsonLines(file).write
-
-    def _keep(self, engine: Engine, step: int) -> None:
-        """Save the critic, and keep one step more: the one before counts until this one is committed."""
-        from runtime import cast, checkpoint
-
-        run: Any = self
-        last = int(cast.train_of(run, "critic").get("keep_last") or 0)
-        state = {"seed": self.plan.seed, "step": step}
-        kept = last + 1 if last else None
-        checkpoint.save(self.place.checkpoints, step, engine, state, keep_last=kept)  # type: ignore[arg-type]

@@ -262,3 +262,58 @@ def test_garbage_is_refused_by_row_and_harms_nothing(
         with pytest.raises(InferenceServerException, match="row 0 has 25 tokens, and the model takes 24"):
             server.ask("reward_model", **too_long)
         close(server.ask("critic_infer", **rows()), expected["before"])
+
+
+# ── with an actor ────────────────────────────────────────────────────────────────────────────────
+
+
+SHORT = {"train": {"steps": 2}}
+EQUAL = (
+    "loss",
+    "grad_norm",
+    "reward",
+    "kl",
+    "response_length",
+    "critic_loss",
+    "critic_grad_norm",
+    "critic_lr",
+)
+
+
+@pytest.fixture(scope="module")
+def all_near(world: Any, folder: Path) -> list[dict[str, Any]]:
+    """The run whose critic and reward model are in the actor's own processes."""
+    import toy_runs
+
+    into = folder / "all-near"
+    into.mkdir()
+    (into / "rm").symlink_to(folder / "rm")
+    found = toy_ppo.plan(folder / "prompts.jsonl", reward=RM, **STANDARD, **SHORT)
+    assert world(1, toy_ppo.attempt, str(toy_runs.written(into, found))) == [0]
+    return toy_ppo.metrics(into)
+
+
+CASTS = {
+    "combined": {},
+    "apart": {"apart": True},
+    "actor-DP2": {"actor": Layout(dp=2)},
+    "critic-DP2": {"layout": Layout(dp=2)},
+}
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_judges_far_away_change_no_number_of_a_run(
+    world: Any, tmp_path: Path, folder: Path, all_near: list[dict[str, Any]], cast: str
+) -> None:
+    run = tmp_path / "run"
+    found = plan_in(folder, run, **SHORT, **CASTS[cast])
+    codes = toy_served.run(world, run, found)
+    assert codes == [0] * len(codes)
+    steps = toy_ppo.metrics(run)
+    assert len(steps) == len(all_near) == 2
+    for mine, theirs in zip(steps, all_near, strict=True):
+        for key in EQUAL:
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
+    critic = [json.loads(line) for line in (run / "ppo/critic/metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in critic] == pytest.approx([step["critic_loss"] for step in steps])
+    assert sorted(path.name for path in (run / "ppo" / "commits").iterdir()) == ["1.json", "2.json"]
