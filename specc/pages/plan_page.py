@@ -72,21 +72,40 @@ def _memory(plan: Plan) -> list[Section]:
     held = [(job, role) for job in plan.jobs for role in job.roles if role.memory.capacity_gib]
     if not held:
         return []
-    items = [_bar(plan, job, role) for job, role in held]
+    items = [_bar(job, role) for job, role in held]
     colours = coloured([name for bar in items for name in bar.parts])
     about = (
         "GiB of the fullest GPU. The line is what the GPU has; in the shaded band before it a run may or may "
         "not fit, since the allocator's fragments and NCCL's buffers vary."
     )
     picture = bars(items, "GiB", colours, "memory of the fullest GPU of each role")
-    return [Section("Memory", about, [picture, key(list(colours), colours)])]
+    drawn = [picture, key(list(colours), colours)]
+    return [Section("Memory", about, drawn), *_phases(held)]
 
 
-def _bar(plan: Plan, job: Job, role: Role) -> Bar:
+def _phases(held: Sequence[tuple[Job, Role]]) -> list[Section]:
+    """A bar for each phase of each role that has several."""
+    items = [
+        Bar(f"{_role_name(job, role)}, {phase}", {phase: gib}, role.memory.capacity_gib, *EXPANDABLE)
+        for job, role in held
+        for phase, gib in role.memory.phases.items()
+        if len(role.memory.phases) > 1
+    ]
+    if not items:
+        return []
+    colours = coloured([name for bar in items for name in bar.parts])
+    about = "The same over the phases of each role; the fullest one counts."
+    return [Section("Phases", about, [bars(items, "GiB", colours, "memory of each phase of each role")])]
+
+
+def _role_name(job: Job, role: Role) -> str:
+    return job.stage if len(job.roles) == 1 else f"{job.stage}: {role.name}"
+
+
+def _bar(job: Job, role: Role) -> Bar:
     memory: Memory = role.memory
-    name = job.stage if len(job.roles) == 1 else f"{job.stage}: {role.name}"
     note = f"{memory.total_gib:.1f} ({memory.total_gib / memory.capacity_gib:.0%})"
-    return Bar(name, memory.parts, memory.capacity_gib, *EXPANDABLE, note)
+    return Bar(_role_name(job, role), memory.parts, memory.capacity_gib, *EXPANDABLE, note)
 
 
 def _choices(options: Sequence[Option]) -> list[Section]:

@@ -71,7 +71,7 @@ def test_the_page_shows_everything_and_loads_nothing(
     assert headings[0] == "Stages"
     assert headings[-1] == "Numbers"
     if spec == "sft_llama3_70b":
-        assert headings[1:-1] == ["Memory", "Choices for sft"]
+        assert headings[1:-1] == ["Memory", "Phases", "Choices for sft"]
     assert page.evaluate(OUTSIDE) == []
     assert page.evaluate(OVERLAP) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
