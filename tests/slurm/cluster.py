@@ -223,7 +223,9 @@ class Cluster:
         subprocess.run(
             [*self._entry(), "ip", "link", "del", wire], capture_output=True, env=self.environment()
         )
-        self._network("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", str(node.pid))
+        # always the same hardware address: the others may remember the one it had before it was lost
+        card = ["name", "eth0", "address", f"02:00:00:00:00:{self.names.index(name) + 1:02x}"]
+        self._network("link", "add", wire, "type", "veth", "peer", *card, "netns", str(node.pid))
         self._network("link", "set", wire, "master", "lab", "up")
         assert node.stdin
         node.stdin.write("go\n")

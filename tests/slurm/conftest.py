@@ -91,7 +91,13 @@ class Submitted:
         return sorted(int(path.stem) for path in (self.run / stage).glob("commits/*.json"))
 
     def until_committed(self, step: int, stage: str = "ppo", timeout: float = 60) -> None:
-        lab.until(lambda: (self.committed(stage) or [0])[-1] >= step, f"step {step} is committed", timeout)
+        try:
+            lab.until(
+                lambda: (self.committed(stage) or [0])[-1] >= step, f"step {step} is committed", timeout
+            )
+        except AssertionError:
+            print(self.log(stage), self.cluster.run("squeue", "--all").stdout)  # pytest shows it
+            raise
 
     def process_of(self, rank: int, role: str = "") -> int:
         """The process id of a rank of this run that runs now, as this machine counts."""

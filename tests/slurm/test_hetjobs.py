@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -63,7 +64,8 @@ def test_a_killed_server_fails_the_job_within_30_seconds_by_name(hetjob, rank):
     killed = time.monotonic()
     assert run.states(40) == ["FAILED", "CANCELLED", "CANCELLED", "CANCELLED"]
     assert time.monotonic() - killed < 30
-    assert "stage ppo failed: group critic ended with exit code 1" in run.job_log("ppo")
+    # srun gives the highest of the codes, and may have had to kill the other nodes
+    assert re.search(r"stage ppo failed: group critic ended with exit code (1|137);", run.job_log("ppo"))
     assert len(run.attempts("ppo")) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,10 +26,17 @@ for local in range(each):
     command = [sys.executable, *sys.argv[sys.argv.index("-m") :]]
     ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
 
+
+def end(*_: object) -> None:
+    """What torchrun does at a signal that it handles."""
+    for rank in ranks:
+        rank.kill()
+
+
+signal.signal(signal.SIGHUP, end)
 while any(rank.poll() is None for rank in ranks):
     if any(rank.poll() for rank in ranks):
-        for rank in ranks:
-            rank.kill()
+        end()
         break
     time.sleep(0.05)
 for rank in ranks:
