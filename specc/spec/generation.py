@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from specc.spec.section import Many, Section, maths, placement
-from specc.spec.units import Given, conflict
+from specc.spec.units import Ending, conflict
 
 
 class Generate(Section):
@@ -42,7 +42,7 @@ class Generate(Section):
     repetition_penalty: float = maths(1.0, gt=0, le=100)
     """Divides the logits of tokens that were seen, above 1; 1 for none."""
 
-    stop: Many[Given] = maths(())
+    stop: Many[Ending] = maths(())
     """Texts that end a response, besides the model's own end of text or turn; they stay in it."""
 
     stop_token_ids: Many[int] = maths(())

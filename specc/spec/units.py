@@ -142,6 +142,12 @@ def _given(value: str) -> str:
     return _one_line(value)
 
 
+def _some(value: str) -> str:
+    if not value:
+        raise refused("T012", "text", "give it a value, or remove it")
+    return value
+
+
 def _variable(value: str) -> str:
     if not re.fullmatch(VARIABLE, value):
         raise refused("T006", "the name of an environment variable: letters, digits and `_`")
@@ -158,6 +164,9 @@ Line = Annotated[str, AfterValidator(_one_line)]
 
 Given = Annotated[str, AfterValidator(_given)]
 """A line that is not empty."""
+
+Ending = Annotated[str, AfterValidator(_some)]
+"""Text that is not empty; line breaks and spaces are as good as letters."""
 
 Variable = Annotated[
     str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{VARIABLE}$"})
