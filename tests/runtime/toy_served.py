@@ -50,9 +50,10 @@ def plan(
     return dataclasses.replace(found, jobs=(job,))
 
 
-def trained_reward(folder: str, found: Plan) -> None:
+def trained_reward(folder: str, found: Plan, broken: bool = False) -> None:
     """A stage `rm` in a run folder that left the reward model of this plan with other weights, in `world`."""
     import saves
+    import torch
 
     from runtime import checkpoint
     from runtime.engine import Engine
@@ -60,6 +61,9 @@ def trained_reward(folder: str, found: Plan) -> None:
     [role] = [role for role in found.jobs[0].roles if role.name == "reward"]
     here = saves.opened(dataclasses.replace(role, layout=Layout(), gpus=1), train=False).parallel
     engine = Engine(dataclasses.replace(role, layout=Layout()), here, None, seed=REWARD_SEED)
+    if broken:
+        with torch.no_grad():
+            engine.chunks[0].output_layer.weight.fill_(float("nan"))
     checkpoint.save(Path(folder) / "rm" / "checkpoint", 1, engine, {})
     said = {"weights": [1.0], "reward_mean": 0.5, "reward_std": 2.0}
     (Path(folder) / "rm" / "output.json").write_text(json.dumps(said))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +18,18 @@ import pytest
 import toy_ppo
 import toy_served
 import tritonclient.http as triton
+import worlds
 from tritonclient.utils import InferenceServerException
 
+from runtime.problem import Problem
+from runtime.serving.app import Tensor
+from runtime.serving.client import Client, Patience
 from specc.plan import Layout, Plan, Weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 
 RM = Weights(kind="stage", stage="rm")
+VALUES = Tensor("values", "FP32", (-1, -1))
 STANDARD = {"scorer": {"function": "", "standardise": True}}
 
 
@@ -317,3 +327,96 @@ def test_judges_far_away_change_no_number_of_a_run(
     critic = [json.loads(line) for line in (run / "ppo/critic/metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in critic] == pytest.approx([step["critic_loss"] for step in steps])
     assert sorted(path.name for path in (run / "ppo" / "commits").iterdir()) == ["1.json", "2.json"]
+
+
+def lines(run: Path, role: str) -> list[tuple[Any, ...]]:
+    """What must not depend on interruptions."""
+    told = [json.loads(line) for line in (run / "ppo" / role / "metrics.jsonl").read_text().splitlines()]
+    keys = ("step", "loss", "grad_norm", "lr", "reward", "kl", "critic_loss")
+    return [tuple(line.get(key) for key in keys) for line in told if "loss" in line]
+
+
+def test_both_sides_go_on_from_the_commit_when_killed_before_the_next(
+    world: Any, tmp_path: Path, folder: Path
+) -> None:
+    run = tmp_path / "run"
+    found = plan_in(folder, run, train={"steps": 3, "keep_last": 2})
+    assert toy_served.run(world, run, found) == [0, 0]
+    stage = run / "ppo"
+    whole = [lines(run, role) for role in ("actor", "critic")]
+    assert [line[0] for line in whole[0]] == [line[0] for line in whole[1]] == [1, 2, 3]
+    # as if killed when only the critic had saved step 3: the actor has not, and there is no commit
+    (stage / "output.json").unlink()
+    (stage / "commits" / "3.json").unlink()
+    shutil.rmtree(stage / "actor" / "checkpoint" / "step-3")
+    assert toy_served.run(world, run, found, "2") == [0, 0]
+    assert [lines(run, role) for role in ("actor", "critic")] == whole
+    assert sorted(path.name for path in (stage / "commits").iterdir()) == ["1.json", "2.json", "3.json"]
+    assert sorted(path.name for path in (stage / "critic/checkpoint").glob("step-*")) == [
+        "step-1",
+        "step-2",
+        "step-3",
+    ]
+    kept = stage / "attempts" / "2" / "critic" / "metrics-after-step-2.jsonl"
+    assert json.loads(kept.read_text())["step"] == 3
+
+
+# ── faults ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def error_of(run: Path, group: str = "critic", rank: int = 0) -> dict[str, Any]:
+    return json.loads((run / "ppo" / "attempts" / "1" / group / f"error-{rank}.json").read_text())
+
+
+def test_a_reward_that_is_no_number_is_never_sent_and_ends_the_server(
+    world: Any, tmp_path: Path, asker: Any
+) -> None:
+    plain = toy_served.plan(toy_ppo.prompts(tmp_path))
+    world(1, toy_served.trained_reward, str(tmp_path), plain, broken=True)
+    run = tmp_path / "run"
+    with toy_served.serving(world, run, plan_in(tmp_path, run)) as found:
+        server = asker(*found)
+        with pytest.raises(InferenceServerException, match="the reward of row 0 is nan") as error:
+            server.ask("critic_infer", **rows())
+        assert error.value.status() == "500"
+        assert found[2].result(30) == [1]
+    assert error_of(run)["code"] == "R054"
+
+
+def test_a_server_that_is_killed_fails_its_clients_by_name(
+    world: Any, tmp_path: Path, asker: Any, folder: Path
+) -> None:
+    run = tmp_path / "run"
+    with toy_served.serving(world, run, plan_in(folder, run)) as (address, token, codes):
+        asker(address, token, codes).ask("critic_infer", **rows())
+        os.kill(json.loads((run / "ppo" / "critic" / ".lock").read_text())["process"], signal.SIGKILL)
+        client = Client(f"http://{address}", token, Patience(away=1))
+        with pytest.raises(Problem, match=f"R052: the server at http://{address} was away for 1 s"):
+            client.infer("critic_infer", rows(), (VALUES,))
+        client.close()
+        with pytest.raises(worlds.WorldFailed, match="rank 0 died"):
+            codes.result(30)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
+    import toy_runs
+
+    found = toy_served.plan(toy_ppo.prompts(tmp_path))
+    file = toy_runs.written(tmp_path / "run", found)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        ports = {"critic": [worlds.free_port(), taken.getsockname()[1]]}
+        began = time.monotonic()
+        assert world(1, toy_served.started, str(file), {"critic": 1}, ports) == [1]
+    assert time.monotonic() - began < 20
+    said = error_of(tmp_path / "run")
+    assert (said["code"], "another server may hold that port" in said["message"]) == ("R050", True)
+    assert not (tmp_path / "run" / "ppo" / "attempts" / "1" / "token").exists()
+
+
+def test_roles_that_live_with_others_are_not_started_alone(world: Any, tmp_path: Path) -> None:
+    import toy_runs
+
+    file = toy_runs.written(tmp_path / "run", toy_served.plan(toy_ppo.prompts(tmp_path)))
+    assert world(1, toy_ppo.attempt, str(file), "1", "reward") == [1]
