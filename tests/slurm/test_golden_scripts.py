@@ -9,7 +9,9 @@ import pytest
 
 pytestmark = pytest.mark.slurm
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "golden").rglob("*.sbatch"))
+TESTS = Path(__file__).parents[1]
+GOLDEN = (TESTS / "golden", TESTS / "specc" / "emit" / "golden")
+SCRIPTS = sorted(script for folder in GOLDEN for script in folder.rglob("*.sbatch"))
 
 
 @pytest.fixture(scope="module")
