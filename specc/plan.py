@@ -192,6 +192,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of a predicted step. Stretches of one lane follow one another; `wait` is one, too."""
+
+    name: str  # generate | log-probs | reference | judge | train | wait | ...
+    lane: str  # the group it runs on
+    start: float  # seconds
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Job:
     """One allocation: one sbatch, or one launch on this machine."""
 
@@ -208,6 +218,7 @@ class Job:
     heartbeat_seconds: int = 3600  # a run that shows no sign of life for so long is dead
     export: bool = False  # write hf/ at the end
     placement: str = "hetjob"  # several groups under Slurm: hetjob | split (one allocation, by node)
+    timeline: tuple[Span, ...] = ()  # of one step where several roles make it, as predicted
     env: dict[str, str] = field(default_factory=dict)
     identity: dict[str, typing.Any] = field(default_factory=dict)  # maths fields and inputs by path
     hash: str = ""  # of `identity`

@@ -398,6 +398,8 @@ def _role(
         paths={
             **{key: path for key, path in role.paths.items() if key != "cp"},
             "model": model_path or f"roles.{name}.model",
+            "weights": f"roles.{name}.weights",
+            "placement": "placement",
             "micro_batch": f"roles.{name}.micro_batch" if said.micro_batch else "train.micro_batch",
             "global_batch": _batch_path(spec, name),
             "seq_length": "train.seq_length",

@@ -11,6 +11,8 @@
   phases.py     memory phase by phase         feasibility.py  how near to the device's end
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
+  team.py       several roles -> machines    balance.py    actor and critic chosen together
+  ppo.py        seconds of a PPO step
 
 In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
 a `specc.plan.Plan`, complete, or the reasons why there is none. `specc.compile` and the CLI import this
@@ -39,6 +41,7 @@ from specc.planner.placement import Request, job_environment, place
 
 if TYPE_CHECKING:
     from specc.graph import Graph, Stage, StageRole
+    from specc.planner.team import Placed
     from specc.spec.cluster import Profile
 
 
@@ -135,14 +138,15 @@ def _job(
     """The job of a stage, its roles placed one by one; remembers the stage's model in `found`."""
     requests, said = _requests(stage, profile, card, found, folder)
     most = profile.nodes or NODES_MOST
+    settings, timeline = stage.settings, ()
     if len(stage.roles) > 1:
-        from specc.planner.balance import place_together  # which only several roles need
-
-        roles, more = place_together(requests, card, profile.gpus.per_node, most)
+        placed, more = _together(stage, requests, profile, card, most)
+        roles, timeline = list(placed.roles), placed.timeline
+        settings = {**settings, "serve": {**settings["serve"], "batch": placed.batch}}
     else:
-        placed = [place(request, card, profile.gpus.per_node, most) for request in requests]
-        roles = [role for role, _ in placed if role is not None]
-        more = [said for _, of_role in placed for said in of_role]
+        alone = [place(request, card, profile.gpus.per_node, most) for request in requests]
+        roles = [role for role, _ in alone if role is not None]
+        more = [said for _, of_role in alone for said in of_role]
     said += more
     if len(roles) < len(stage.roles):
         return None, said
@@ -154,11 +158,12 @@ def _job(
         nodes=_nodes(roles, profile),
         depends_on=tuple(job.name for job in before),
         roles=tuple(roles),
-        settings=stage.settings,
+        settings=settings,
         data=stage.data,
         time_seconds=stage.time_seconds or profile.slurm.time or 0,
         export=bool(stage.export),
         placement=stage.placement,
+        timeline=timeline,
         env={**job_environment(card, tuple(roles)), **stage.env},
         identity=identity,
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
@@ -167,10 +172,31 @@ def _job(
 
 
 def _nodes(roles: Sequence[plans.Role], profile: Profile) -> int:
-    """Machines of a job: each group has its own, but processes on one machine's CPU share it."""
+    """Machines of a job: each group has its own, but without a scheduler they share those that there are."""
     of_groups = [role.nodes for role in roles if role.group in ("", role.name)]
-    shares = profile.scheduler == "none" and profile.gpus.type == "cpu"
-    return max(of_groups) if shares else sum(of_groups)
+    return max(of_groups) if profile.scheduler == "none" else sum(of_groups)
+
+
+def _together(
+    stage: Stage, requests: list[Request], profile: Profile, card: Gpu, most: int
+) -> tuple[Placed, list[Diagnostic]]:
+    """The roles of a stage of several."""
+    from specc.planner.team import Placed, Team, place_together, rollouts_of  # which only they need
+
+    if len(requests) < len(stage.roles):  # what is wrong with a model is said already
+        return Placed(()), []
+    actor = stage.roles[0]
+    return place_together(
+        Team(
+            tuple(requests),
+            rollouts_of(stage.settings),
+            card,
+            profile.gpus.per_node,
+            most,
+            profile.scheduler == "none",
+            actor.offload_optimizer,
+        )
+    )
 
 
 def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[tuple[Stage, Request]]:
@@ -250,6 +276,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
     )
     said = {*pins.names, "global_batch", "seq_length", "precision"}
     others = ("nodes", "gpus", "recompute_layers", "recompute_modules", "objective", "max_nodes")
+    others += ("model", "weights")
     said |= {name for name in others if getattr(asked, name) is not None}
     paths = {name: path for name, path in asked.paths.items() if name in said}
     paths[""] = asked.paths.get("parallel", stage.path("parallel"))
@@ -280,13 +307,11 @@ def _of_rollouts(stage: Stage, asked: StageRole) -> dict[str, Any]:
     }
     if asked.trains:
         found["phase"] = "actor" if asked.head == "language" else "critic"
-    guests = [role for role in stage.roles if role.group == asked.name and role is not asked]
-    if any(not role.trains for role in guests):
-        found["reference"] = "resident" if any(role.weights == "resident" for role in guests) else "swap"
     if asked.trains and asked.head == "language":
         generate = stage.settings["generate"]
         found |= {"engine": generate["engine"], "engine_resident": not generate["unload"]}
-        found["rollout_micro_batch"] = generate["rows"] or 8
+        found["engine_resharded"] = generate["reshard"] or generate["engine"] == "vllm"
+        found["rollout_micro_batch"] = generate["rows"] or 1
     return found
 
 

@@ -63,7 +63,7 @@ def place(
     idle = _without_effect(request)
     found = layouts.search(request.work, card, request.nodes, gpus, request.pins)
     if found.best is not None:
-        return _role(request, found.best, _why(request, found)), idle
+        return as_role(request, found.best, _why(request, found)), idle
     if found.smallest is not None and (found.smallest.oom_probability < 0.5 or _is_the_pins(request, found)):
         role, said = _tight(request, found.smallest)
         return role, [*idle, *said]
@@ -92,7 +92,7 @@ def _place_anywhere(
     bound = most if most < NODES_MOST else None
     found = objectives.choose(request.work, card, gpus, request.pins, request.objective, bound)
     if found is not None and found.best is not None:
-        return _role(request, found.best, _why(request, found)), []
+        return as_role(request, found.best, _why(request, found)), []
     if request.pins.names:  # where pins alone are in the way, the fewest nodes on which they are legal
         first = _first_legal(request, card, gpus, most)
         if first is not None and first.smallest is not None and _is_the_pins(request, first):
@@ -129,7 +129,7 @@ def _place_on_cpu(request: Request, card: Gpu, gpus: int) -> tuple[plan.Role | N
     for processes in fewer:
         found = layouts.search(request.work, card, nodes, processes, request.pins)
         if found.best is not None:
-            return _role(request, found.best, _why(request, found)), []
+            return as_role(request, found.best, _why(request, found)), []
     return None, _nothing(request, card, wanted, nodes)
 
 
@@ -140,7 +140,8 @@ def _least_multiple(sizes: list[int]) -> int:
     return product
 
 
-def _role(request: Request, found: Found, why: str) -> plan.Role:
+def as_role(request: Request, found: Found, why: str) -> plan.Role:
+    """The role as a case has it."""
     case = found.case
     return plan.Role(
         name=request.name,
@@ -217,7 +218,7 @@ def _tight(request: Request, found: Found) -> tuple[plan.Role, list[Diagnostic]]
         help += f"; without the pins {_nodes(nodes, case.gpus, case.gpu)} would do"
     path = request.path(*request.pins.names, "nodes")
     warning = Diagnostic("P030", "warning", message, path, "pinned", help)
-    return _role(request, found, "as pinned, though it is predicted not to fit"), [warning]
+    return as_role(request, found, "as pinned, though it is predicted not to fit"), [warning]
 
 
 def _nothing(request: Request, card: Gpu, gpus: int, most: int) -> list[Diagnostic]:

@@ -25,7 +25,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from specc.plan import Layout
+from specc.plan import Layout, Span
 from specc.planner.cost import forward_seconds, step_seconds
 from specc.planner.hardware import Gpu
 from specc.planner.memory import model_state
@@ -100,28 +100,14 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stretch of a step. `lane` is the group of processes it runs on; waiting is a part, too."""
-
-    name: str
-    lane: str
-    start: float
-    seconds: float
-
-    @property
-    def end(self) -> float:
-        return self.start + self.seconds
-
-
-@dataclass(frozen=True)
 class Step:
     """One PPO step."""
 
-    parts: tuple[Part, ...]  # by start
+    parts: tuple[Span, ...]  # by start
 
     @property
     def seconds(self) -> float:
-        return max((part.end for part in self.parts), default=0.0)
+        return max((part.start + part.seconds for part in self.parts), default=0.0)
 
     def of(self, name: str, lane: str = "") -> float:
         """Seconds of the parts of that name."""
@@ -145,7 +131,7 @@ class Times:
     generate: float
     first_batch: float  # of it, until the first rollouts can be judged
     request: float  # judging one request
-    requests: int
+    requests: float
     logprobs: float
     reference: float  # with both swaps
     actor: float  # training
@@ -246,7 +232,7 @@ class _Lanes:
     """Parts put one after the other on their lanes."""
 
     def __init__(self) -> None:
-        self._parts: list[Part] = []
+        self._parts: list[Span] = []
         self._ends: dict[str, float] = {}
 
     def end(self, lane: str) -> float:
@@ -255,12 +241,12 @@ class _Lanes:
     def add(self, name: str, lane: str, seconds: float, not_before: float = 0.0) -> None:
         if seconds > 0:
             self.wait(lane, not_before)
-            self._parts.append(Part(name, lane, self.end(lane), seconds))
+            self._parts.append(Span(name, lane, self.end(lane), seconds))
             self._ends[lane] = self.end(lane) + seconds
 
     def wait(self, lane: str, until: float) -> None:
         if until > self.end(lane):
-            self._parts.append(Part("wait", lane, self.end(lane), until - self.end(lane)))
+            self._parts.append(Span("wait", lane, self.end(lane), until - self.end(lane)))
             self._ends[lane] = until
 
     def step(self) -> Step:
