@@ -1,9 +1,11 @@
-"""The tiny twin of a spec: the same stages, algorithm, settings and files; everything large made small.
+"""The tiny twin of a spec: the same stages, roles, settings and files; everything large made small.
 
 A model keeps what is peculiar to its family (norm, activation, biases, experts, heads shared or not) and
-shrinks to two layers with random weights and the byte tokenizer. Steps, batches and lengths shrink, a
-pinned layout goes, and data that is not on this machine becomes generated rows; data that is here is read
-as the spec says, so that a wrong key or template is found.
+shrinks to two layers with random weights and the byte tokenizer. Steps, batches and lengths shrink, pins of
+layouts and nodes go, an engine that needs a GPU gives way to the training weights, and data that is not on
+this machine becomes generated rows of the declared form, with the fields that the templates name; data that
+is here is read as the spec says, so that a wrong key or template is found. Groups of roles stay apart, as
+processes of this machine.
 
 The twin is the spec with some values replaced, as if by --set: `changes` gives them, and they stand in the
 plan like any other override.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from specc import models
 from specc.plan import Shape
 
 STEPS, ROWS, TOKENS, BATCH = 10, 64, 512, 4
+ONLINE_STEPS, RESPONSE = 4, 16
+"""Steps, and tokens of a response, where a stage learns from what it generates."""
 AT_MOST = {
     "train.global_batch": BATCH,
     "train.seq_length": TOKENS,
@@ -30,8 +35,19 @@ AT_MOST = {
     "train.save_every": STEPS // 2,
 }
 """Numbers that are lowered to this when the spec has more."""
-INSTEAD = {"nodes": 1, "gpus": None, "parallel": {}, "precision": "fp32"}
+INSTEAD = {"nodes": 1, "gpus": None, "micro_batch": None, "parallel": {}, "plan": {}, "precision": "fp32"}
 """Values that are replaced whatever the spec says, where it says anything."""
+SAMPLING = {
+    "max_prompt_tokens": None,
+    "stop_token_ids": [],
+    "engine": "megatron",
+    "unload": False,
+    "family": None,
+    "rows": None,
+    "expected_tokens": None,
+    "expected_prompt_tokens": None,
+}
+"""The same for the section `generate`: numbers of another tokenizer, and of GPUs."""
 
 
 def changes(resolved: Mapping[str, Any], folder: Path, asked: Sequence[str] = ()) -> list[str]:
@@ -72,7 +88,8 @@ def shrunk(shape: Shape) -> Shape:
 def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     train = stage.get("train") or {}
     if train:
-        yield _set(f"{prefix}train.steps", min(train.get("steps") or STEPS, STEPS))
+        steps = ONLINE_STEPS if "generate" in stage else STEPS
+        yield _set(f"{prefix}train.steps", min(train.get("steps") or steps, steps))
     for path, most in AT_MOST.items():
         said = _at(stage, path)
         if isinstance(said, int) and said > most:
@@ -82,17 +99,48 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     yield from _of_role(stage, prefix, folder)
     for name, role in (stage.get("roles") or {}).items():
         yield from _of_role(role, f"{prefix}roles.{name}.", folder)
-    chats, judged = "chat_template" in stage.get("model", ""), stage.get("algorithm") == "reward"
+    if "generate" in stage:
+        yield from _of_rollouts(stage, prefix)
+    model = stage.get("model") or _at(stage, "roles.actor.model") or ""
+    chats, judged = "chat_template" in model, stage.get("algorithm") == "reward"
     for key, data in (stage.get("data") or {}).items():
         yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged)
 
 
 def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     for key, value in INSTEAD.items():
-        if role.get(key, value) != value:
+        if _is_said(role.get(key)) and role[key] != value:
             yield _set(prefix + key, value)
     if role.get("model"):
         yield from _of_model(role["model"], f"{prefix}model", folder)
+
+
+def _is_said(value: Any) -> bool:
+    return any(map(_is_said, value.values())) if isinstance(value, Mapping) else value is not None
+
+
+def _of_rollouts(stage: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Few short responses; as many optimizer steps over them as before, one or two."""
+    own, generate = stage[stage["algorithm"]], stage["generate"]
+    batches = {"train": _at(stage, "train.global_batch")}
+    for name, role in stage["roles"].items():
+        if said := _at(role, "train.global_batch"):
+            batches[f"roles.{name}.train"] = said
+            if said > BATCH:
+                yield _set(f"{prefix}roles.{name}.train.global_batch", BATCH)
+    turns = 1 if own["rollouts"] <= max(batches.values()) else 2
+    responses = min(own.get("responses") or 1, BATCH)
+    if own.get("responses", responses) != responses:
+        yield _set(f"{prefix}{stage['algorithm']}.responses", responses)
+    rollouts = math.lcm(responses, *(min(batch, BATCH) for batch in batches.values())) * turns
+    if own["rollouts"] > rollouts:
+        yield _set(f"{prefix}{stage['algorithm']}.rollouts", rollouts)
+    for key, value in SAMPLING.items():
+        if generate.get(key, value) != value:
+            yield _set(f"{prefix}generate.{key}", value)
+    for key in ("max_tokens", "min_tokens"):
+        if generate[key] > RESPONSE:
+            yield _set(f"{prefix}generate.{key}", RESPONSE)
 
 
 def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
@@ -108,15 +156,18 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
 
 
 def _of_data(said: Any, path: str, folder: Path, chats: bool, judged: bool) -> Iterator[str]:
-    """Few of the rows that are here; generated ones in place of those that are not."""
+    """Few of the rows that are here; generated ones of the same form in place of those that are not."""
     rows = {"path": said} if isinstance(said, str) else said
-    if "path" not in rows:
+    if not rows or "path" not in rows:
         return
+    limit = min(rows.get("limit") or ROWS, ROWS)
     if _is_here(rows["path"], folder):
-        yield _set(path, {**rows, "limit": min(rows.get("limit") or ROWS, ROWS)})
+        yield _set(path, {**rows, "limit": limit})
     else:
-        form = {"format": "chat"} if (chats and not judged) or rows.get("format") == "chat" else {}
-        yield _set(path, {"path": "builtin:arithmetic", **form, "limit": ROWS})
+        kept = {key: value for key, value in rows.items() if key not in ("path", "split", "subset")}
+        forms_itself = kept.get("prompt", "{input}") != "{input}"
+        form = {"format": "chat"} if chats and not judged and not forms_itself else {}
+        yield _set(path, {**kept, **form, "path": "builtin:arithmetic", "limit": limit})
 
 
 def _is_here(path: str, folder: Path) -> bool:

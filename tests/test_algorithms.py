@@ -9,8 +9,6 @@ from specc.plan import SERVE
 
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
-PLANNED = sorted((ROOT / "tests" / "specc" / "planner" / "specs").glob("*.yaml"))
-"""Specs of algorithms whose jobs have no scripts yet: they are planned, but cannot be shipped."""
 
 
 def names(folder: str) -> set[str]:
@@ -19,7 +17,7 @@ def names(folder: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def graphs():
-    return {path.stem: compile_spec(path).graph for path in (*SPECS, *PLANNED)}
+    return {path.stem: compile_spec(path).graph for path in SPECS}
 
 
 def test_every_program_that_a_shipped_spec_lowers_to_is_a_file_of_the_runtime(graphs):
@@ -28,11 +26,8 @@ def test_every_program_that_a_shipped_spec_lowers_to_is_a_file_of_the_runtime(gr
     assert programs - {SERVE} <= names("runtime/algorithms")
 
 
-def test_every_algorithm_has_a_spec_that_is_shipped_if_it_can_be(graphs):
-    shipped = {s.algorithm for path in SPECS for s in graphs[path.stem].stages}
-    planned = {s.algorithm for path in PLANNED for s in graphs[path.stem].stages}
-    assert names("specc/algorithms") == shipped | planned
-    assert not shipped & planned
+def test_every_algorithm_has_a_shipped_spec(graphs):
+    assert names("specc/algorithms") == {s.algorithm for graph in graphs.values() for s in graph.stages}
 
 
 def test_every_shipped_spec_has_a_golden_bundle_for_each_target():

@@ -1,14 +1,16 @@
 """Rows that ship as code, so that a demo needs no files and no network.
 
-`builtin:arithmetic` asks for one-digit sums, as `{"input": "3+4=", "output": "7"}`; with the subset
-`chat` the same as `messages`. As comparisons it has a wrong answer beside the right one; as attributes
-either of them with a mark between 0 and 4 for each attribute (a text's first is whether it is right, the
-others its length), some of them missing. The rows depend on the seed and on nothing else.
+`builtin:arithmetic` asks for one-digit sums, as `{"input": "3+4=", "output": "7"}`, or with the fields that
+the section's templates name instead; with the subset or format `chat` the same as `messages`. As
+comparisons it has a wrong answer beside the right one, as `hh` both as dialogues; as attributes either of
+them with a mark between 0 and 4 for each attribute (a text's first is whether it is right, the others its
+length), some of them missing. The rows depend on the seed and on nothing else.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,15 @@ from runtime.problem import Problem
 
 ROWS = 2048
 """Rows of a generated data set when `limit` does not say."""
+
+FIELD = re.compile(r"\{([^{}]+)\}")
+TEMPLATES = {
+    "prompt": "{input}",
+    "response": "{output}",
+    "chosen": "{chosen}",
+    "rejected": "{rejected}",
+}
+"""Templates of a section of data, and the fields that they name when nobody says."""
 
 
 class ArithmeticRows:
@@ -30,9 +41,11 @@ class ArithmeticRows:
         count: int = ROWS,
         largest: int = 9,
         attributes: Sequence[str] = (),
+        templates: Mapping[str, str] | None = None,
     ):
         self.seed, self.split, self.form = seed, split, form
         self.count, self.largest, self.attributes = count, largest, tuple(attributes) or ("reward",)
+        self.templates = dict(templates or {})
 
     def __len__(self) -> int:
         return self.count
@@ -41,20 +54,40 @@ class ArithmeticRows:
         draw = random.Random(f"{self.seed}/{self.split}/{index}")
         a, b = draw.randint(0, self.largest), draw.randint(0, self.largest)
         question, answer = f"{a}+{b}=", str(a + b)
-        if self.form == "comparisons":
-            wrong, clear = self._wrong(draw, a + b), draw.randint(1, 3)
-            return {"prompt": question, "chosen": answer, "rejected": wrong, "strength": clear}
         if self.form == "attributes":
             return self._marked(draw, question, answer, self._wrong(draw, a + b))
+        if self.form in ("comparisons", "hh"):
+            wrong = self._wrong(draw, a + b)
+            if self.form == "hh":
+                return {
+                    name: dialogue(question, said) for name, said in zip(BOTH, (answer, wrong), strict=True)
+                }
+            row = self._row(prompt=question, chosen=answer, rejected=wrong)
+            return row | {"strength": draw.randint(1, 3)}
         if self.form != "chat":
-            return {"input": question, "output": answer}
+            return self._row(prompt=question, response=answer)
         said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return {"messages": said}
 
+    def _row(self, **parts: str) -> dict[str, Any]:
+        """Each part in the fields that its template names; a field of two templates holds the later part."""
+        row: dict[str, Any] = {}
+        for part, text in parts.items():
+            default = "{prompt}" if part == "prompt" and "chosen" in parts else TEMPLATES[part]
+            for path in FIELD.findall(self.templates.get(part) or default):
+                *folders, name = path.split(".")
+                place = row
+                for folder in folders:
+                    place = place.setdefault(folder, {})
+                place[name] = text
+        return row
+
     def _wrong(self, draw: random.Random, right: int) -> str:
-        """Another number of as many digits, so that it is not its length that tells."""
-        alike = [n for n in range(2 * self.largest + 1) if n != right and len(str(n)) == len(str(right))]
-        return str(draw.choice(alike))
+        """Another number: one or two off, one of as many digits, or any, a third of the time each."""
+        others = [n for n in range(2 * self.largest + 1) if n != right]
+        near = [n for n in others if abs(n - right) <= 2]
+        alike = [n for n in others if len(str(n)) == len(str(right))]
+        return str(draw.choice(draw.choice([near, alike, others])))
 
     def _marked(self, draw: random.Random, question: str, right: str, wrong: str) -> dict[str, Any]:
         is_right = draw.random() < 0.5
@@ -67,8 +100,16 @@ class ArithmeticRows:
         return f"builtin:arithmetic: row {index + 1}"
 
     def fingerprint(self) -> str:
-        form = f"{self.form}/{len(self.attributes)}"
+        form = f"{self.form}/{len(self.attributes)}/{sorted(self.templates.items())}"
         return f"arithmetic/{self.seed}/{self.split}/{form}/{self.count}/{self.largest}"
+
+
+BOTH = ("chosen", "rejected")
+
+
+def dialogue(question: str, answer: str) -> str:
+    """Question and answer as Anthropic's data sets have them."""
+    return f"\n\nHuman: {question}\n\nAssistant: {answer}"
 
 
 def generated(name: str, settings: Mapping[str, Any], seed: int) -> ArithmeticRows:
@@ -78,4 +119,5 @@ def generated(name: str, settings: Mapping[str, Any], seed: int) -> ArithmeticRo
     form = str(settings.get("subset") or settings.get("format") or "")
     count = int(settings.get("limit") or ROWS)
     split, attributes = str(settings.get("split") or "train"), settings.get("attributes") or ()
-    return ArithmeticRows(seed, split, form, count, attributes=attributes)
+    templates = {part: str(settings[part]) for part in TEMPLATES if settings.get(part)}
+    return ArithmeticRows(seed, split, form, count, attributes=attributes, templates=templates)
