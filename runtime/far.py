@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.agreement import shared
-from runtime.algorithms.serve import INFER, LEARNT, REWARD, REWARDS, SAVE, STATUS, TRAIN, VALUES
 from runtime.judges import Answers, Lesson, Near
 from runtime.problem import Problem
 from runtime.rollouts import Rollout
@@ -30,6 +29,7 @@ from runtime.serving.app import Tensor
 from runtime.serving.client import Client, Patience
 from runtime.serving.desk import Tensors
 from runtime.serving.group import TOKEN
+from runtime.serving.names import INFER, LEARNT, REWARD, REWARDS, SAVE, STATUS, TRAIN, VALUES
 
 if TYPE_CHECKING:
     from runtime.run import Run

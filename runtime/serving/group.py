@@ -21,6 +21,7 @@ from runtime.place import Place
 from runtime.problem import Problem
 from runtime.serving.app import application
 from runtime.serving.desk import Desk
+from runtime.serving.names import served_of
 from runtime.serving.server import bound, serving, shared_token
 from specc.plan import OVER, Group, Job, Plan, Role
 
@@ -45,10 +46,6 @@ def listen(environment: Mapping[str, str]) -> socket.socket:
 
 def serve(plan: Plan, job: Job, role: Role, place: Place, door: socket.socket | None) -> None:
     """Load the group's models and answer until the job is over. `door` is rank 0's socket. Collective."""
-    from runtime import parallel
-    from runtime.algorithms.serve import served_of
-    from runtime.serving import ranks
-
     group = next(group for group in job.groups if role in group.roles)
     ready, desk = threading.Event(), Desk() if door is not None else None
     with contextlib.ExitStack() as stack:
@@ -58,6 +55,9 @@ def serve(plan: Plan, job: Job, role: Role, place: Place, door: socket.socket | 
             app = application(served, desk, shared_token(place.attempt / TOKEN), ready.is_set)
             url = stack.enter_context(serving(app, door))
             print(f"{group.name} listens at {url}: {', '.join(one.name for one in served)}", flush=True)
+        from runtime import parallel
+        from runtime.serving import ranks
+
         loading = Loading(plan, job, group, place)
         bench = loading.bench()
         ready.set()
