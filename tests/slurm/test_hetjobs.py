@@ -51,11 +51,6 @@ def test_a_clean_end_of_the_actor_ends_the_servers_and_the_attempts_behind_it(su
         assert not critic["SPECC_LISTEN"].startswith(("0.0.0.0", "127."))
 
 
-def test_a_server_that_overlooks_the_end_is_ended_with_the_job(hetjob):
-    run = hetjob(deaf=True)
-    assert run.states() == ["COMPLETED", "CANCELLED", "CANCELLED"]
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_server_fails_the_job_within_30_seconds_by_name(hetjob, rank):
     run = hetjob(job("after", after=("ppo",)), **ENDLESS)
@@ -101,6 +96,7 @@ def test_after_the_loss_of_a_node_the_next_attempt_goes_on_in_the_same_folder(he
     assert sorted(set(run.committed())) == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_without_slurm_s_knowledge_is_no_fault_of_the_program(hetjob, slurm):
     if not slurm.apart:
         pytest.skip("without namespaces a node's jobs outlive its slurmd")
@@ -155,8 +151,11 @@ def test_two_hetjobs_on_the_same_nodes_do_not_meet(hetjob):
 
 
 def test_groups_of_a_split_job_each_have_nodes_of_their_own(submit):
+    """Its server overlooks that the actor has ended, and is ended with the job."""
     run = submit(
-        two_groups(nodes=(1, 2), gpus=(2, 1), placement="split"), job("after", after=("ppo",)), **QUICK
+        two_groups(nodes=(1, 2), gpus=(2, 1), placement="split", deaf=True),
+        job("after", after=("ppo",)),
+        **QUICK,
     )
     assert run.states() == ["COMPLETED", "COMPLETED"]
     who = run.who("ppo")
@@ -164,16 +163,6 @@ def test_groups_of_a_split_job_each_have_nodes_of_their_own(submit):
     if run.cluster.apart:
         hosts = [who[name]["host"] for name in sorted(who)]
         assert hosts == ["node1", "node1", "node2", "node3"]
-
-
-def test_a_split_job_that_loses_its_first_node_is_queued_again_by_slurm(submit, slurm):
-    if not slurm.apart:
-        pytest.skip("without namespaces a node's jobs outlive its slurmd")
-    run = submit(two_groups(placement="split", **{**ENDLESS, "steps": 30}), **QUICK)
-    run.until_committed(5)
-    slurm.lose_node(run.who("ppo")["actor-0"]["host"], noticed=True)
-    assert run.states(90) == ["COMPLETED"]
-    assert len(run.attempts("ppo")) == 2
 
 
 def test_what_waits_for_two_hetjobs_starts_after_both(submit, slurm):

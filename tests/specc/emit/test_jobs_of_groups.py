@@ -37,7 +37,7 @@ def ppo(plan_of):
 
 @pytest.mark.parametrize("placement", ["hetjob", "split"])
 def test_the_scripts_are_the_golden_ones(ppo, placement, request):
-    slurm = {"account": "lab", "partition": "batch", "cpus_per_task": 16, "mem": "0"}
+    slurm = {"account": "lab", "partition": "batch", "cpus_per_task": 8, "mem": "0"}
     files = emit.bundle(ppo(placement=placement, slurm=slurm, secrets=("HF_TOKEN",)), "slurm")
     files = {f"{placement}/{name}": files[name] for name in ("01-ppo.sbatch", "submit.sh")}
     if placement == "hetjob":
