@@ -230,4 +230,26 @@ CODES = (
         "nodes: 8\nplan: {objective: cheapest}",
         "Leave nodes out, or plan; --set nodes=null frees it for one call.",
     ),
+    Code(
+        "P040",
+        "models that read different tokens",
+        "Roles pass token ids to each other, not text, so they must have one tokenizer; another vocabulary "
+        "shows that they do not.",
+        "roles: {actor: {model: llama3-8b}, reward: {model: llama2-7b}}",
+        "Take models of one family, or train the reward model from the actor's.",
+    ),
+    Code(
+        "P041",
+        "weights that cannot trade places",
+        "Swapped weights take the place of another role's, tensor by tensor, so both have one shape.",
+        "roles: {critic: {model: llama3-70b}, reward: {model: llama3-8b, weights: swap}}",
+        "Use weights: resident, a model of the same shape, or combine: false for a server of its own.",
+    ),
+    Code(
+        "P042",
+        "more groups of processes than GPUs",
+        "On one machine without a scheduler the groups share its GPUs, and each needs one at least.",
+        "placement: hetjob   # on a machine with one GPU",
+        "Use placement: local, where all models live in the same processes and take turns.",
+    ),
 )

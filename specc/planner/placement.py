@@ -15,7 +15,7 @@ from specc.planner import layouts, objectives
 from specc.planner.hardware import Gpu, gpu
 from specc.planner.layouts import NODES_MOST, Found, Search
 from specc.planner.memory import Workload, role_memory
-from specc.planner.space import Pins, Space
+from specc.planner.space import SIZES, Pins, Space
 
 BIGGER = ("a100-80gb", "h100-80gb", "h200", "b200")
 """GPUs that the error names, in nodes of 8, when no number of the profile's own would do."""
@@ -102,9 +102,9 @@ def _place_anywhere(
 
 def _is_the_pins(request: Request, found: Search) -> bool:
     """Whether it is pins that keep it from fitting: a layout, or what without them would fit there."""
-    pins = request.pins
-    if pins.parallel or not pins.names:
-        return pins.parallel
+    said = [name for name in request.pins.names if name in request.paths]  # not what an algorithm wants
+    if not said or any(name in SIZES for name in said):
+        return bool(said)
     assert found.space is not None
     free = layouts.search(request.work, found.space.gpu, found.nodes, found.space.gpus, Pins())
     return free.best is not None

@@ -5,9 +5,9 @@
 
   generate   the rollouts (`rollout`): prompts, waves or a continuous batch, the slowest replica
   judge      values and scores of each request, weights swapped between where they share a model's place. It
-             begins when the first batch of rollouts is there, so that all but the last request can hide
-             behind the generation: it ends no earlier than both (first batch + all judging) and (generation
-             + one request)
+             begins when the first request is full, so that all but the last one can hide behind the
+             generation: it ends no earlier than both (first request full + all judging) and (generation + one
+             request)
   log-probs  the actor's own, over all rollouts; then the reference's, between two swaps of the weights
   train      epochs x rollouts / global_batch optimizer steps; the critic's run beside the actor's where they
              have machines of their own, so the step waits for what is longer. Judgements are waited for
@@ -203,7 +203,8 @@ def _apart(times: Times, actor: str, critic: str) -> Step:
     lanes.add("generate", actor, times.generate)
     generated = lanes.end(actor)
     last = min(times.request, times.judge)
-    judged = max(began + times.first_batch + times.judge, generated + last)
+    first = max(times.first_batch, times.generate / times.requests)  # until a request is full
+    judged = max(began + first + times.judge, generated + last)
     lanes.add("judge", critic, times.judge, not_before=judged - times.judge)
     lanes.add("log-probs", actor, times.logprobs)
     lanes.add("reference", actor, times.reference)

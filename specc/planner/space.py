@@ -24,6 +24,10 @@ MODES = ("none", "selective", "full")
 """Ways to recompute that the search tries, from the most memory to the least."""
 
 
+SIZES = ("tp", "pp", "vp", "cp", "ep", "etp")
+"""Pins of the layout itself."""
+
+
 @dataclass(frozen=True)
 class Pins:
     """What the spec says about a layout; None is the planner's to choose."""
@@ -45,7 +49,7 @@ class Pins:
     @property
     def parallel(self) -> bool:
         """Whether the layout itself is pinned, in part or whole."""
-        return any(getattr(self, name) for name in ("tp", "pp", "vp", "cp", "ep", "etp"))
+        return any(getattr(self, name) for name in SIZES)
 
 
 class Cut(NamedTuple):

@@ -68,11 +68,12 @@ class Placed:
 
 def rollouts_of(settings: Mapping[str, Any]) -> Rollouts:
     """What a step generates, from the settings of a job that learns from rollouts."""
-    generate, ppo = settings["generate"], settings["ppo"]
+    generate = settings["generate"]
+    own = next(section for section in settings.values() if "rollouts" in section)
     mean = generate["expected_tokens"] or max(1.0, generate["max_tokens"] / 2)
     return Rollouts(
-        count=ppo["rollouts"],
-        epochs=ppo["epochs"],
+        count=own["rollouts"],
+        epochs=own["epochs"],
         prompt=generate["expected_prompt_tokens"] or max(1.0, generate["max_prompt_tokens"] / 4),
         lengths=Lengths(mean, generate["max_tokens"]),
         rows=generate["rows"] or 0,
@@ -101,9 +102,9 @@ def _what_cannot_be(team: Team) -> list[Diagnostic]:
     actor = team.requests[0]
     for request in team.requests[1:]:
         path = request.paths.get("model", request.path())
-        if request.model.shape.vocab != actor.model.shape.vocab:
+        if request.model.shape.vocab != actor.model.shape.vocab and path not in [d.path for d in said]:
             message = (
-                f"the {request.name} knows {request.model.shape.vocab} tokens, the actor "
+                f"`{request.model.name}` knows {request.model.shape.vocab} tokens, the actor's model "
                 f"{actor.model.shape.vocab}: they do not read the same ids"
             )
             help = "take models with the same tokenizer"
