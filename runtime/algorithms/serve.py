@@ -109,7 +109,8 @@ class Bench:
         line = {name.removeprefix("critic_"): value for name, value in found.items()}
         seconds = {"step_seconds": round(time.perf_counter() - began, 6)}
         tokens = sum(len(lesson.rollout.tokens) for lesson in lessons)
-        critic.tell({"step": max(step, 0) + 1, **line, "rows": len(lessons), "tokens": tokens, **seconds})
+        told = {"step": max(step, 0) + 1, **line, "rows": len(lessons), "tokens": tokens, **seconds}
+        critic.tell(told if step >= 0 else told | {"warmup": -step})
         numbers = {"loss_mean": line["loss"]}
         numbers |= {name: line[name] for name in ("grad_norm", "value_clip_fraction", "lr")}
         answer = {name: np.array([number], np.float32) for name, number in numbers.items()}

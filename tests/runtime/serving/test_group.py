@@ -219,6 +219,21 @@ def test_a_served_critic_says_and_learns_what_a_near_one_does(
     assert line["loss"] == pytest.approx(float(learnt["loss_mean"][0]), rel=1e-6)
 
 
+def test_a_head_of_attributes_is_served_beside_what_it_is_merged_to(
+    world: Any, tmp_path: Path, asker: Any
+) -> None:
+    found = toy_served.plan(toy_ppo.prompts(tmp_path), attributes=("kind", "clear"), scorer={"function": ""})
+    found.jobs[0].settings["reward"]["merge"] = {"kind": 2.0, "clear": -1.0}
+    with toy_served.serving(world, tmp_path / "run", found) as served:
+        server = asker(*served)
+        said = server.ask("reward_model", **rows())
+        assert said["attributes"].shape == (6, 2)
+        assert np.abs(said["attributes"]).min() > 0
+        assert np.abs(said["rewards"][:, 0] - said["attributes"] @ [2.0, -1.0]).max() < 1e-6
+        together = server.ask("critic_infer", **rows())
+        assert np.array_equal(together["rewards"], said["rewards"])
+
+
 def garbage(**changes: Any) -> dict[str, np.ndarray]:
     """Good rows but for what is changed: `name=(row, column, value)`, or another array."""
     found = {**lessons(3, 8), "schedule": np.array([0, 3])}
@@ -277,7 +292,7 @@ def test_garbage_is_refused_by_row_and_harms_nothing(
 # ── with an actor ────────────────────────────────────────────────────────────────────────────────
 
 
-SHORT = {"train": {"steps": 2}}
+SHORT = {"train": {"steps": 2, "validate_every": 2}, "ppo": {"critic_warmup_steps": 1}}
 EQUAL = (
     "loss",
     "grad_norm",
@@ -290,6 +305,11 @@ EQUAL = (
 )
 
 
+def told(run: Path, role: str) -> list[dict[str, Any]]:
+    """A role's metrics, line by line."""
+    return [json.loads(line) for line in (run / "ppo" / role / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def all_near(world: Any, folder: Path) -> list[dict[str, Any]]:
     """The run whose critic and reward model are in the actor's own processes."""
@@ -298,9 +318,10 @@ def all_near(world: Any, folder: Path) -> list[dict[str, Any]]:
     into = folder / "all-near"
     into.mkdir()
     (into / "rm").symlink_to(folder / "rm")
-    found = toy_ppo.plan(folder / "prompts.jsonl", reward=RM, **STANDARD, **SHORT)
+    data = folder / "prompts.jsonl"
+    found = toy_ppo.plan(data, reward=RM, validation=data, **STANDARD, **SHORT)
     assert world(1, toy_ppo.attempt, str(toy_runs.written(into, found))) == [0]
-    return toy_ppo.metrics(into)
+    return told(into, "actor")
 
 
 CASTS = {
@@ -316,24 +337,26 @@ def test_judges_far_away_change_no_number_of_a_run(
     world: Any, tmp_path: Path, folder: Path, all_near: list[dict[str, Any]], cast: str
 ) -> None:
     run = tmp_path / "run"
-    found = plan_in(folder, run, **SHORT, **CASTS[cast])
+    found = plan_in(folder, run, validation=folder / "prompts.jsonl", **SHORT, **CASTS[cast])
     codes = toy_served.run(world, run, found)
     assert codes == [0] * len(codes)
-    steps = toy_ppo.metrics(run)
-    assert len(steps) == len(all_near) == 2
-    for mine, theirs in zip(steps, all_near, strict=True):
+    *steps, measured = told(run, "actor")
+    *theirs, wanted = all_near
+    assert measured["validation_reward"] == pytest.approx(wanted["validation_reward"], rel=1e-4)
+    assert len(steps) == 2
+    for step, other in zip(steps, theirs, strict=True):
         for key in EQUAL:
-            assert mine[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), key
-    critic = [json.loads(line) for line in (run / "ppo/critic/metrics.jsonl").read_text().splitlines()]
-    assert [line["loss"] for line in critic] == pytest.approx([step["critic_loss"] for step in steps])
+            assert step[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), key
+    warmup, *learnt = told(run, "critic")
+    assert (warmup["step"], warmup["warmup"]) == (1, 1)
+    assert [line["loss"] for line in learnt] == pytest.approx([step["critic_loss"] for step in steps])
     assert sorted(path.name for path in (run / "ppo" / "commits").iterdir()) == ["1.json", "2.json"]
 
 
 def lines(run: Path, role: str) -> list[tuple[Any, ...]]:
     """What must not depend on interruptions."""
-    told = [json.loads(line) for line in (run / "ppo" / role / "metrics.jsonl").read_text().splitlines()]
     keys = ("step", "loss", "grad_norm", "lr", "reward", "kl", "critic_loss")
-    return [tuple(line.get(key) for key in keys) for line in told if "loss" in line]
+    return [tuple(line.get(key) for key in keys) for line in told(run, role)]
 
 
 def test_both_sides_go_on_from_the_commit_when_killed_before_the_next(
@@ -413,6 +436,14 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(world: Any, tmp_
     said = error_of(tmp_path / "run")
     assert (said["code"], "another server may hold that port" in said["message"]) == ("R050", True)
     assert not (tmp_path / "run" / "ppo" / "attempts" / "1" / "token").exists()
+
+
+@pytest.mark.parametrize("said", ["", "20480", ":20480", "localhost:", "localhost:99999", "localhost:x"])
+def test_a_server_that_is_not_told_where_to_listen_says_so(said: str) -> None:
+    from runtime.serving.group import listen
+
+    with pytest.raises(Problem, match="R050: SPECC_LISTEN is"):
+        listen({"SPECC_LISTEN": said})
 
 
 def test_roles_that_live_with_others_are_not_started_alone(world: Any, tmp_path: Path) -> None:
