@@ -42,21 +42,19 @@ Papers: arXiv:1707.06347 (PPO), 2203.02155 (InstructGPT), 2405.01481 (NeMo-Align
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from specc.graph import Artifact, Stage, StageRole, model_source, placed_role, train_settings
-from specc.spec.data import PromptData
-from specc.spec.generation import Generate
-from specc.spec.planning import Planning
+from specc.spec.online import OnlineSpec
 from specc.spec.roles import Actor, Critic, Reference, Scorer, as_data
-from specc.spec.section import Section, cosmetic, maths, maths_fields
+from specc.spec.section import Section, maths, maths_fields
 from specc.spec.section import placement as placed
-from specc.spec.train import Train
-from specc.spec.units import Environment, Time, conflict
+from specc.spec.units import conflict
 
-PROGRAM, SERVE = "ppo", "serve"
+SERVE = "serve"
 
 
 class Kl(Section):
@@ -142,28 +140,6 @@ class Ppo(Section):
         return self
 
 
-class PpoTrain(Train):
-    """Training of the actor, and of the critic where its role says nothing else."""
-
-    global_batch: int = maths(64, ge=1, le=10**7)
-    """Rows per optimizer step, over all GPUs; it divides `ppo.rollouts`."""
-
-    lr: float = maths(9e-7, ge=0, le=10)
-    """Highest learning rate of the actor, reached after the warm-up."""
-
-    min_lr: float = maths(9e-8, ge=0, le=10)
-    """Learning rate of the actor at the end of the schedule."""
-
-    weight_decay: float = maths(0.1, ge=0, le=10)
-    """Decoupled weight decay; biases and norms have none."""
-
-    validate_every: int = cosmetic(10, ge=0, le=10**9)
-    """Steps between two validations; 0 for none but the last."""
-
-    save_every: int = cosmetic(10, ge=0, le=10**9)
-    """Steps between two checkpoints; 0 for none but the last."""
-
-
 class Roles(Section):
     """The four models."""
 
@@ -180,128 +156,31 @@ class Roles(Section):
     """The policy that the actor shall not move far away from."""
 
 
-class Spec(Section):
+class Spec(OnlineSpec):
     """Proximal policy optimisation."""
 
     algorithm: Literal["ppo"] = maths()
     """`ppo`."""
 
-    data: PromptData = maths()
-    """Prompts to learn on, and prompts to validate on."""
-
     roles: Roles = maths()
     """The models, where they run, and how each learns."""
-
-    generate: Generate = maths(Generate())
-    """How responses are sampled."""
 
     ppo: Ppo = maths(Ppo())
     """Rollouts, rewards and losses."""
 
-    train: PpoTrain = maths(PpoTrain())
-    """Steps, optimizer, schedule, checkpoints; what roles say of their own goes before."""
-
-    placement: Literal["hetjob", "split", "local"] = placed("hetjob")
-    """Where the critic and the reward model run: in a component of their own of a heterogeneous job, on nodes
-    of their own of one allocation (split), or in the actor's processes, where all take turns (local)."""
-
     combine: bool = placed(True)
     """Critic and reward model share one server; otherwise each has its own."""
-
-    plan: Planning = placed(Planning())
-    """Which numbers of nodes to choose where they are left out."""
-
-    precision: Literal["bf16", "fp32"] = maths("bf16")
-    """Number format of weights and activations; the optimizer keeps fp32 in any case."""
-
-    time: Time | None = placed(None)
-    """Time limit of one job, such as 4h; at the limit it saves and continues. Left out, the profile's."""
-
-    env: Environment = placed({})
-    """Environment variables of the job; they win over the cluster profile's."""
-
-    export: bool | None = cosmetic(None)
-    """Write a Hugging Face folder of the actor at the end; left out, only the last stage does."""
-
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Spec:
-        for name, batch in self.batches.items():
-            if self.ppo.rollouts % batch:
-                said = getattr(self.roles, name).train.global_batch is not None
-                path = f"roles.{name}.train.global_batch" if said else "train.global_batch"
-                message = f"rollouts {self.ppo.rollouts} are no multiple of the {name}'s global_batch {batch}"
-                near = max(1, round(self.ppo.rollouts / batch)) * batch
-                raise conflict(message, path, f"use ppo: {{rollouts: {near}}}, or another global_batch")
-        return self
-
-    @model_validator(mode="after")
-    def _rates_agree(self) -> Spec:
-        self.roles.actor.train.over(self.train, "roles.actor.train")
-        self.roles.critic.train.over(self.train, "roles.critic.train")
-        if self.train.packing:
-            message = "rollouts are balanced over GPUs by their tokens, not packed into rows of seq_length"
-            raise conflict(message, "train.packing", "remove `packing`")
-        return self
-
-    @model_validator(mode="after")
-    def _row_has_room(self) -> Spec:
-        length, generate = self.train.seq_length, self.generate
-        room = length - generate.max_tokens
-        if room < 1:
-            message = f"responses of max_tokens {generate.max_tokens} leave no prompt in seq_length {length}"
-            raise conflict(message, "generate.max_tokens", f"use max_tokens: {length // 2}")
-        if (generate.max_prompt_tokens or 0) > room:
-            prompt = generate.max_prompt_tokens
-            message = (
-                f"max_prompt_tokens {prompt} + max_tokens {generate.max_tokens} exceed seq_length {length}"
-            )
-            raise conflict(message, "generate.max_prompt_tokens", f"use max_prompt_tokens: {room} or less")
-        return self
-
-    @model_validator(mode="after")
-    def _shared_processes_are_placed_once(self) -> Spec:
-        for name, host in self.guests.items():
-            role = getattr(self.roles, name)
-            for key in ("nodes", "gpus"):
-                if getattr(role, key) is not None:
-                    message = f"the {name} lives in the {host}'s processes, on the same {key}"
-                    help = f"say roles.{host}.{key}"
-                    help += ", or combine: false" if (name, host) == ("reward", "critic") else ""
-                    raise conflict(message, f"roles.{name}.{key}", help)
-        for name in ("actor", "critic", "reward"):
-            cp = getattr(self.roles, name).parallel.cp or 1
-            if cp > 1:
-                message = f"cp {cp} cuts a row over GPUs, but a response is generated and scored as a whole"
-                raise conflict(message, f"roles.{name}.parallel.cp", "remove `cp`; use tp or pp")
-        return self
-
-    @property
-    def batches(self) -> dict[str, int]:
-        """Rows of an optimizer step, by role that learns."""
-        shared, roles = self.train.global_batch, self.roles
-        return {
-            "actor": roles.actor.train.global_batch or shared,
-            "critic": roles.critic.train.global_batch or shared,
-        }
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether anything asks it."""
-        return self.ppo.kl.coefficient > 0
-
-    @property
-    def guests(self) -> dict[str, str]:
-        """Roles that live in another's processes, and that other."""
-        found = {"reference": "actor"} if self.has_reference else {}
-        if self.placement == "local":
-            found["critic"] = "actor"
-        if self.roles.reward.model is not None and (self.combine or self.placement == "local"):
-            found["reward"] = "actor" if self.placement == "local" else "critic"
-        return found
 
 
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage: actor, critic, and what of reward model and reference there is."""
+    kl = spec.ppo.kl
+    adapted = {"kl_in": kl.where, "kl_target": kl.target, "kl_horizon": kl.horizon}
+    return online_stages(spec, name, adapted)
+
+
+def online_stages(spec: OnlineSpec, name: str, more: Mapping[str, Any]) -> list[Stage]:
+    """The stage of any algorithm of this kind; `more` stands in its own section as it is."""
     trains = {
         role: getattr(spec.roles, role).train.over(spec.train, f"roles.{role}.train") for role in spec.batches
     }
@@ -314,13 +193,13 @@ def lower(spec: Spec, name: str) -> list[Stage]:
     return [
         Stage(
             name=name,
-            algorithm="ppo",
+            algorithm=spec.algorithm,
             roles=roles,
             settings={
                 "train": train_settings(trains["actor"]),
-                "ppo": _ppo(spec.ppo),
+                spec.algorithm: _flat(spec.own) | dict(more),
                 "generate": _generate(spec),
-                "critic": {"train": train_settings(trains["critic"])},
+                **({"critic": {"train": train_settings(trains["critic"])}} if spec.critic else {}),
                 "reward": _reward(spec),
                 "serve": {"batch": 0, "timeout_seconds": 3600, "start_timeout_seconds": 3600},
             },
@@ -338,18 +217,18 @@ def lower(spec: Spec, name: str) -> list[Stage]:
     ]
 
 
-def _roles(spec: Spec) -> tuple[StageRole, ...]:
+def _roles(spec: OnlineSpec) -> tuple[StageRole, ...]:
     """The roles, a group's first role before its guests."""
     roles, guests = spec.roles, spec.guests
     actor = as_data(roles.actor.model)
     reward = as_data(roles.reward.model) if roles.reward.model else None
-    critic = as_data(roles.critic.model) if roles.critic.model else reward or actor
-    where = "roles.reward.model" if reward else "roles.actor.model"
-    paths = {"critic": "roles.critic.model" if roles.critic.model else where}
-    found = [
-        _role(spec, "actor", actor, head="language", trains=True),
-        _role(spec, "critic", critic, head="scalar", trains=True, model_path=paths["critic"]),
-    ]
+    found = [_role(spec, "actor", actor, head="language", trains=True)]
+    if spec.critic:
+        own = spec.critic.model
+        where = "critic" if own else "reward" if reward else "actor"
+        critic = as_data(own) if own else reward or actor
+        path = f"roles.{where}.model"
+        found.append(_role(spec, "critic", critic, head="scalar", trains=True, model_path=path))
     if reward is not None:
         head = "attributes" if roles.reward.attributes else "scalar"
         scorer = _role(spec, "reward", reward, head=head)
@@ -367,7 +246,7 @@ def _roles(spec: Spec) -> tuple[StageRole, ...]:
 
 
 def _role(
-    spec: Spec, name: str, model: dict[str, Any], head: str, trains: bool = False, model_path: str = ""
+    spec: OnlineSpec, name: str, model: dict[str, Any], head: str, trains: bool = False, model_path: str = ""
 ) -> StageRole:
     said = getattr(spec.roles, name)
     group = spec.guests.get(name, name)
@@ -375,7 +254,7 @@ def _role(
     role = placed_role(
         said,
         name,
-        PROGRAM if group == "actor" else SERVE,
+        spec.algorithm if group == "actor" else SERVE,
         model,
         spec.plan,
         spec.precision,
@@ -388,7 +267,7 @@ def _role(
         trains=trains,
         group=group,
         micro_batch=said.micro_batch or spec.train.micro_batch,
-        global_batch=spec.batches.get(name, spec.ppo.rollouts),
+        global_batch=spec.batches.get(name, spec.own.rollouts),
         seq_length=spec.train.seq_length,
         weights=getattr(said, "weights", None),
         offload_optimizer=getattr(said, "offload_optimizer", None) if trains else False,
@@ -407,32 +286,25 @@ def _role(
     )
 
 
-def _batch_path(spec: Spec, name: str) -> str:
+def _batch_path(spec: OnlineSpec, name: str) -> str:
     if name not in spec.batches:
-        return "ppo.rollouts"
+        return f"{spec.algorithm}.rollouts"
     said = getattr(spec.roles, name).train.global_batch is not None
     return f"roles.{name}.train.global_batch" if said else "train.global_batch"
 
 
-def _ppo(ppo: Ppo) -> dict[str, Any]:
+def _flat(own: Any) -> dict[str, Any]:
     """The section as the runtime reads it: flat, and without what is the reward's."""
-    said = ppo.model_dump(mode="json", exclude={"kl", "truncated_score"})
-    kl = ppo.kl
-    return said | {
-        "kl": kl.coefficient,
-        "kl_estimator": kl.estimator,
-        "kl_in": kl.where,
-        "kl_target": kl.target,
-        "kl_horizon": kl.horizon,
-    }
+    said = own.model_dump(mode="json", exclude={"kl", "truncated_score"})
+    return said | {"kl": own.kl.coefficient, "kl_estimator": own.kl.estimator}
 
 
-def _generate(spec: Spec) -> dict[str, Any]:
+def _generate(spec: OnlineSpec) -> dict[str, Any]:
     said = spec.generate.model_dump(mode="json")
     return said | {"max_prompt_tokens": spec.generate.prompt_tokens(spec.train.seq_length)}
 
 
-def _reward(spec: Spec) -> dict[str, Any]:
+def _reward(spec: OnlineSpec) -> dict[str, Any]:
     reward = spec.roles.reward
     return {
         "function": reward.function or "",
@@ -441,5 +313,5 @@ def _reward(spec: Spec) -> dict[str, Any]:
         "mean": reward.mean,
         "std": reward.std,
         "clip": reward.clip,
-        "truncated_score": spec.ppo.truncated_score,
+        "truncated_score": spec.own.truncated_score,
     }
