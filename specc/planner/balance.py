@@ -118,10 +118,13 @@ class Side:
         raise NotImplementedError
 
     def _cuts(self, nodes: int) -> list[tuple[float, Cut]]:
-        return sorted(
-            (self.steps * self._short.least_seconds(cut) + self._beside(cut), cut)
-            for cut in self._bounds.space.cuts(nodes)
-        )
+        """The cuts that may have room, by seconds that no choice of a cut undercuts."""
+        room = [cut for cut in self._bounds.space.cuts(nodes) if self._may_fit(cut)]
+        return sorted((self.steps * self._short.least_seconds(cut) + self._beside(cut), cut) for cut in room)
+
+    def _may_fit(self, cut: Cut) -> bool:
+        least = self._bounds.bytes(cut) / GIB
+        return oom_probability(least, self.card.usable_gib) <= MARGIN
 
     def _search(self, nodes: int) -> Choice | None:
         best: Choice | None = None
@@ -347,31 +350,36 @@ def _patient(first: Pair, actor: ActorSide, critic: CriticSide, most: int | None
 def _best_pair(
     actor: ActorSide, critic: CriticSide, many: range, few: range, most: int, cheapest: bool
 ) -> Pair | None:
-    """Pairs by their bound, best first: a pair is made precise when its bound is the least."""
+    """Pairs by their bound, best first: a pair is made precise when its bound is the least. One that may be
+    better by NOTHING only is not looked at.
+    """
 
     def worth(seconds: float, nodes: int) -> float:
         return seconds * nodes if cheapest else seconds
 
-    heap: list[tuple[float, int, int, int, Pair | None]] = [
-        (worth(least_together(actor, critic, a, c), a + c), a + c, a, c, None)
+    heap = [
+        (worth(least_together(actor, critic, a, c), a + c), a + c, a, c)
         for a in many
         for c in few
         if a + c <= most and math.isfinite(actor.least(a)) and math.isfinite(critic.least(c))
     ]
     heapq.heapify(heap)
+    best: Pair | None = None
+    least = math.inf
     while heap:
-        bound, nodes, a, c, found = heapq.heappop(heap)
-        if found is not None:
-            return found
+        bound, nodes, a, c = heapq.heappop(heap)
+        if bound >= least * (1 - NOTHING):
+            break
         one = actor.best(a)
         if one is None:
             continue
         own = worth(actor.own(one), nodes)
         if own > bound * (1 + 1e-9):  # what the actor takes by itself is known now
-            heapq.heappush(heap, (own, nodes, a, c, None))
+            heapq.heappush(heap, (own, nodes, a, c))
             continue
         other = critic.best(c)
         if other is not None:
-            exact = joined(one, other, critic)
-            heapq.heappush(heap, (worth(exact.step.seconds, nodes), nodes, a, c, exact))
-    return None
+            found = joined(one, other, critic)
+            if (value := worth(found.step.seconds, nodes)) < least:
+                best, least = found, value
+    return best
