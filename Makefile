@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ bench-gsm8k: .venv/.ready
 ## make bench-published  the planner beside published training runs: what it calls infeasible, how far it is off
 bench-published: .venv/.ready
 	$(BIN)/python tests/published/score.py
+
+## make fit-published  the cost model's constants from the published runs that are for fitting
+fit-published: .venv/.ready
+	$(BIN)/python tests/published/fit.py
 
 ## make campaign-search  the planner's search against plain enumeration on thousands of random problems
 campaign-search: .venv/.ready

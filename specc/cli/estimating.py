@@ -113,11 +113,11 @@ def _gpu(options: argparse.Namespace) -> Gpu:
         near = hardware.suggestion(options.gpu)
         guess = f"did you mean `{near}`? or " if near else ""
         raise Usage(f"unknown GPU `{options.gpu}`; {guess}give its --gpu-memory and --gpu-tflops")
-    if known is None:  # an unknown one moves data as an H100 does, and reaches half of its peak
+    if known is None:  # an unknown one moves data as an H100 does
         like = hardware.gpu("h100-80gb")
         assert like is not None
         known = dataclasses.replace(
-            like, name=options.gpu or "gpu", fp8_tflops=0.0, gemm_efficiency=0.5, attention_efficiency=0.4
+            like, name=options.gpu or "gpu", fp8_tflops=0.0, efficiencies=(), tp_exposed=1.0
         )
     if known.name == "cpu":
         raise Usage("a CPU is not estimated; `specc plan` ranks its layouts")

@@ -9,6 +9,7 @@
   workload.py   what a role does              activations.py  what a layer keeps, logits, in flight
   estimate.py   one given layout, no spec     rollout.py      seconds of a rollout
   phases.py     memory phase by phase         feasibility.py  how near to the device's end
+  layer_time.py seconds of a layer
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
   team.py       several roles -> machines    balance.py    actor and critic chosen together
@@ -150,6 +151,7 @@ def _job(
     said += more
     if len(roles) < len(stage.roles):
         return None, said
+    roles = [_calibrated(role, card, profile) for role in roles]
     before = [job for job in jobs if any(a.stage == job.stage and not a.run for a in stage.inputs)]
     identity = _identity(stage, roles, before)
     job = plans.Job(
@@ -169,6 +171,12 @@ def _job(
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     )
     return job, said + _over_the_limits(stage, job, profile)
+
+
+def _calibrated(role: plans.Role, card: Gpu, profile: Profile) -> plans.Role:
+    """The role, saying what its predictions were corrected by."""
+    learnt = profile.calibration.correction(card.name, role.precision, role.implementation)
+    return dataclasses.replace(role, calibration=str(learnt)) if learnt.runs else role
 
 
 def _nodes(roles: Sequence[plans.Role], profile: Profile) -> int:
@@ -260,6 +268,8 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
     if layers and "pp" not in sizes:
         sizes["pp"] = max(1, len(layers) // (sizes.get("vp") or 1))
     pins = Pins(**sizes, micro_batch=asked.micro_batch, recompute=asked.recompute, stage_layers=layers)
+    implementation = profile.runtime.layers or ("local" if card.name == "cpu" else "te")
+    learnt = profile.calibration.correction(card.name, asked.precision, implementation)
     work = Workload(
         shape=model.shape,
         seq_length=asked.seq_length,
@@ -268,10 +278,12 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         head=asked.head,
         texts=asked.texts,
         precision=asked.precision,
-        implementation=profile.runtime.layers or ("local" if card.name == "cpu" else "te"),
+        implementation=implementation,
         packing=bool(stage.settings.get("train", {}).get("packing")),
         recompute_layers=asked.recompute_layers or 0,
         recompute_modules=asked.recompute_modules or (),
+        time_factor=learnt.time,
+        memory_factor=learnt.memory,
         **_of_rollouts(stage, asked),
     )
     said = {*pins.names, "global_batch", "seq_length", "precision"}

@@ -7,6 +7,7 @@ pinned.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from specc.plan import Layout, Role
@@ -17,8 +18,9 @@ from specc.planner.hardware import Gpu
 from specc.planner.layouts import Found, Frontier
 from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes, peak
 from specc.planner.placement import Request
-from specc.planner.shapes import layers_of_stage, padded_vocab, stage_parameters
+from specc.planner.shapes import layers_of_stage, padded_vocab, stage_layers, stage_parameters
 from specc.planner.space import Space
+from specc.planner.workload import Workload
 
 RUNNERS_UP, NEAREST = 4, 3
 
@@ -154,6 +156,7 @@ def formulas(request: Request, role: Role, card: Gpu, stage: int) -> list[Formul
         "activations": _activations,
         "logits": _logits,
     }
+    request = dataclasses.replace(request, work=_as_chosen(request.work, role))
     parts = peak(request.work, role.layout, role.micro_batch, role.recompute, card.name != "cpu").parts
     return [
         Formula(
@@ -164,6 +167,13 @@ def formulas(request: Request, role: Role, card: Gpu, stage: int) -> list[Formul
         for part, size in parts
         if size
     ]
+
+
+def _as_chosen(work: Workload, role: Role) -> Workload:
+    """The work with what the plan computes again of it."""
+    return dataclasses.replace(
+        work, recompute_layers=role.recompute_layers, recompute_modules=role.recompute_modules
+    )
 
 
 OTHERS = {
@@ -203,7 +213,20 @@ def _activations(request: Request, role: Role, stage: int, size: float) -> str:
     product = kept * layers / layout.vp * turns
     chunk = f" / vp {layout.vp}" if layout.vp > 1 else ""
     said = f"{kept / 2**20:,.1f} MiB of a layer x {layers} layers{chunk} x {turns} in flight"
+    if role.recompute == "full" and role.recompute_layers:  # the others keep everything
+        each = [
+            min(role.recompute_layers, held) for held in stage_layers(work.shape, layout)[stage :: layout.pp]
+        ]
+        again, plain = sum(each), layers - sum(each)
+        whole = layer_activations(work, layout, role.micro_batch, "none")
+        product = (kept * again + whole * plain) / layout.vp * turns
+        said = (
+            f"({kept / 2**20:,.1f} MiB of a layer x {again} layers + {whole / 2**20:,.1f} MiB of a layer x "
+            f"{plain} layers){chunk} x {turns} in flight"
+        )
     rest = (size - product) / 2**20
+    if rest < -2:  # pieces differ, and those in flight are the smaller ones
+        return f"{kept / 2**20:,.1f} MiB of a layer x {size / kept:,.2f} layers in flight"
     return said + (f" + {rest:,.1f} MiB while one layer is computed" if rest > 2 else "")
 
 

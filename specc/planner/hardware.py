@@ -27,12 +27,9 @@ class Gpu:
     gpus_per_node: int
     nic_gb_per_s: float
     host_gb_per_s: float
-    gemm_efficiency: float  # share of the peak that matrix products reach in training
-    attention_efficiency: float
-    fp8_gemm_efficiency: float = 0.37  # share of the fp8 peak
-    fp8_attention_efficiency: float = (
-        0.55  # attention runs in bf16, and next to fp8 products was fitted apart
-    )
+    efficiencies: tuple[tuple[str, float], ...] = ()  # see `efficiency`
+    attention_efficiency: float = 0.45  # share of the bf16 (fp32) peak, forward and backward together
+    tp_exposed: float = 1.0  # share of tensor-parallel traffic that computation does not hide
     nvfp4_tflops: float = 0.0  # 0: the GPU has no such products
 
     def peak_tflops(self, precision: str) -> float:
@@ -43,11 +40,31 @@ class Gpu:
             return self.fp8_tflops or self.bf16_tflops
         return self.bf16_tflops / (8 if precision == "fp32" else 1)
 
-    def efficiencies(self, precision: str) -> tuple[float, float]:
-        """Shares that matrix products reach of their peak, and attention of the bf16 (fp32) peak."""
-        if precision in NARROW:
-            return self.fp8_gemm_efficiency, self.fp8_attention_efficiency
-        return self.gemm_efficiency, self.attention_efficiency
+    def efficiency(self, precision: str) -> float:
+        """Share of `peak_tflops` that matrix products reach in training; of a precision that the catalog does
+        not tell, that of the nearest one it does.
+        """
+        known = dict(self.efficiencies)
+        return next((known[name] for name in (precision, *NEAREST[precision]) if name in known), UNKNOWN)
+
+
+NEAREST = {
+    "nvfp4": ("mxfp8", "fp8", "bf16"),
+    "mxfp8": ("fp8", "bf16"),
+    "fp8": ("mxfp8", "bf16"),
+    "fp16": ("bf16",),
+    "bf16": ("fp16",),
+    "fp32": ("bf16",),
+}
+"""Whose share of the peak a precision takes that has none of its own."""
+
+UNKNOWN = 0.6
+"""Share of the peak of a GPU of which nothing else is known."""
+
+
+def fast_domain(gpu: Gpu, node: int) -> int:
+    """GPUs that talk over the fast link: a node, or more where NVLink joins nodes (GB200: a rack)."""
+    return gpu.link_domain if gpu.link_domain > gpu.gpus_per_node else node
 
 
 @functools.cache
@@ -70,6 +87,7 @@ def gpu(name: str) -> Gpu | None:
         bf16_tflops=data["tflops"]["bf16"],
         fp8_tflops=data["tflops"]["fp8"],
         nvfp4_tflops=data["tflops"].get("nvfp4", 0.0),
+        efficiencies=tuple(sorted(data.get("efficiency", {}).items())),
         **{
             key: data[key]
             for key in Gpu.__dataclass_fields__

@@ -75,7 +75,8 @@ def judged(case: Case) -> Found:
 
 
 def _seconds(case: Case) -> float:
-    return step_seconds(case.work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
+    found = step_seconds(case.work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
+    return case.work.time_factor * found
 
 
 def _with_memory(case: Case, seconds: float) -> Found:
@@ -212,21 +213,23 @@ class Frontier:
         if case.recompute == "full" and self.space.blocks:
             return self._recompute_least(case)
         seconds = _seconds(case)
-        slower = functools.partial(self._time, cut, micro_batch, vp, turn + 1)
+        others = range(1, len(self.space.modes)) if turn == 0 else ()  # none is faster, but in no known order
+        slower = [functools.partial(self._time, cut, micro_batch, vp, other) for other in others]
         self._push(seconds, functools.partial(self._weigh, case, seconds, slower))
         return seconds
 
-    def _weigh(self, case: Case, seconds: float, slower: Callable[[], object]) -> None:
+    def _weigh(self, case: Case, seconds: float, slower: Iterable[Callable[[], object]]) -> None:
         """A choice whose time may win: it is found if it fits, else with more recomputation perhaps."""
         if not rules.is_legal(case):
             return
         found = _with_memory(case, seconds)
         if found.fits:
             self._push(seconds, found)
-        elif case.recompute != self.space.modes[-1]:
-            slower()
-        else:
+        elif case.recompute == self.space.modes[-1]:
             self._refuse(found)
+        else:
+            for more in slower:
+                more()
 
     def _recompute_least(self, case: Case) -> float:
         """Full recomputation of as few layers of each chunk as fits: the more, the slower and the smaller."""

@@ -1,10 +1,12 @@
 """GPUs by name."""
 
+import dataclasses
 import json
 
 import pytest
 
 from specc.planner import hardware
+from specc.planner.workload import PRECISIONS
 
 
 @pytest.mark.parametrize("name", hardware.names())
@@ -17,7 +19,19 @@ def test_every_gpu_is_read_and_has_a_source(name: str):
         data = json.loads((hardware.CATALOG / f"{name}.json").read_text())
         assert 0.9 * data["label_gb"] / 1.0737 < card.usable_gib <= data["label_gb"]
         assert min(card.bf16_tflops, card.hbm_gb_per_s, card.link_gb_per_s, card.nic_gb_per_s) > 0
-        assert 0 < card.gemm_efficiency < 1
+        assert 0 < card.attention_efficiency < 1
+        assert 0 < card.tp_exposed <= 1
+        assert {"bf16"} <= set(data["efficiency"]) <= set(PRECISIONS)
+        assert all(0 < share < 1 for share in data["efficiency"].values())
+        assert data["efficiency_source"]
+
+
+def test_a_precision_without_a_number_of_its_own_is_as_efficient_as_its_neighbour():
+    card = hardware.gpu("h100-80gb")
+    assert card is not None
+    assert card.efficiency("mxfp8") == card.efficiency("fp8") != card.efficiency("bf16")
+    assert card.efficiency("fp16") == card.efficiency("bf16")
+    assert dataclasses.replace(card, efficiencies=()).efficiency("bf16") == hardware.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -63,5 +63,5 @@ run_stage() {
   echo "stage $1 is finished"
 }
 
-environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
 run_stage reward 3158433826b83c8726d544d68c7b7def6258a8f2a25cf2ad8513aae97d664335 256 29500 reward model
