@@ -45,6 +45,9 @@ PATIENCE = 0.1
 REACH = 4
 """Where nothing bounds the nodes, up to so many times the fewest are looked at."""
 
+PASS = 0.25
+"""Of a training pass, what a forward pass takes at least."""
+
 NOTHING = 0.005
 """Of a step: a difference that does not count."""
 
@@ -199,7 +202,9 @@ class CriticSide(Side):
         return choice.times["request"] + choice.times["critic"]
 
     def _beside(self, cut: Cut) -> float:
-        return 0.0
+        """A forward pass is more than a quarter of a training pass, whatever is recomputed there."""
+        passes = (1 if self.scorer is None else 2) * self.steps / self.rollouts.epochs
+        return PASS * passes * self._short.least_seconds(cut)
 
     def _of(self, found: Found) -> Choice | None:
         work = self.request.work

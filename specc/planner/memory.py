@@ -160,22 +160,27 @@ class _Flow:
 
 
 class _Flows:
-    """The flows of one workload, by what of a layout and its micro-batch they depend on: a search asks for
-    the same one again and again. A workload is no key itself, since shapes are not; so one is held at a time.
+    """The flows of a workload, by what of a layout and its micro-batch they depend on: a search asks for the
+    same ones again and again, for work with no and with some layers recomputed in turn. A workload is no key
+    itself, since shapes are not; so the last few are held by which object they are.
     """
 
+    HELD = 256
+
     def __init__(self) -> None:
-        self._work: Workload | None = None
-        self._found: dict[tuple[float | str, ...], _Flow] = {}
+        self._found: dict[int, tuple[Workload, dict[tuple[float | str, ...], _Flow]]] = {}
 
     def of(self, work: Workload, layout: Layout, micro_batch: int, recompute: str) -> _Flow:
-        if work is not self._work:
-            self._work, self._found = work, {}
+        held = self._found.get(id(work))
+        if held is None or held[0] is not work:
+            if len(self._found) >= self.HELD:
+                self._found.clear()
+            held = self._found[id(work)] = (work, {})
         cut = layout.tp, layout.cp, layout.etp, layout.sequence_parallel
         key = (*cut, micro_batch, recompute)
-        found = self._found.get(key)
+        found = held[1].get(key)
         if found is None:
-            found = self._found[key] = _flow(work, layout, micro_batch, recompute)
+            found = held[1][key] = _flow(work, layout, micro_batch, recompute)
         return found
 
 
@@ -263,7 +268,11 @@ def _stage_peak(
         parts.append(("imbalance", flow.unlucky * routed))
     if work.generates:
         parts.append(("cache", cache_bytes(work, layout, micro_batch, sum(chunks))))
-    return Peak((*parts, *beside(work, layout, held, weights)), stage)
+    parts += beside(work, layout, held, weights)
+    if work.memory_factor != 1.0:  # stated as a part of its own: nothing is hidden in the others
+        inside = sum(value for name, value in parts if name not in ("outside", "imbalance"))
+        parts.append(("calibration", (work.memory_factor - 1.0) * inside))
+    return Peak(tuple(parts), stage)
 
 
 def beside(
