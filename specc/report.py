@@ -62,6 +62,36 @@ def read_run(folder: Path) -> RunReport:
     return RunReport(folder.resolve().name, plan, state, tuple(roles), tuple(measurements), tuple(notes))
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What a metric was at first and came to: means over the first and the last tenth of its values."""
+
+    role: str
+    metric: str
+    first: float
+    last: float
+
+
+GAINS = (
+    *("loss", "validation_loss", "validation_acc", "reward", "validation_reward"),
+    *("kl", "response_length", "explained_variance"),
+)
+"""Metrics that tell what a stage was good for."""
+
+
+def gains(run: RunReport) -> list[Gain]:
+    """What each stage changed, in the order of the stages; a reward tells more than the loss beside it."""
+    found = []
+    for role in run.roles:
+        for metric in GAINS:
+            values = [value for _, value in role.curves.get(metric, ())]
+            if values and not (metric == "loss" and "reward" in role.curves):
+                tenth = max(1, len(values) // 10)
+                first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
+                found.append(Gain(role.name, metric, first, last))
+    return found
+
+
 def _state(stage: Path) -> str:
     if (stage / "output.json").exists():
         return "finished"

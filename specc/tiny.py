@@ -87,11 +87,13 @@ def shrunk(shape: Shape) -> Shape:
 
 def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     train = stage.get("train") or {}
+    steps = ONLINE_STEPS if "generate" in stage else STEPS
     if train:
-        steps = ONLINE_STEPS if "generate" in stage else STEPS
         yield _set(f"{prefix}train.steps", min(train.get("steps") or steps, steps))
     for path, most in AT_MOST.items():
         said = _at(stage, path)
+        if path.endswith("_every"):
+            most = steps // 2
         if isinstance(said, int) and said > most:
             yield _set(prefix + path, most)
     if train.get("micro_batch"):
@@ -132,6 +134,8 @@ def _of_rollouts(stage: Mapping[str, Any], prefix: str) -> Iterator[str]:
     responses = min(own.get("responses") or 1, BATCH)
     if own.get("responses", responses) != responses:
         yield _set(f"{prefix}{stage['algorithm']}.responses", responses)
+    if own["truncated"] != "keep":  # a model that has not learnt to end would be taught nothing
+        yield _set(f"{prefix}{stage['algorithm']}.truncated", "keep")
     rollouts = math.lcm(responses, *(min(batch, BATCH) for batch in batches.values())) * turns
     if own["rollouts"] > rollouts:
         yield _set(f"{prefix}{stage['algorithm']}.rollouts", rollouts)

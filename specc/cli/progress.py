@@ -75,6 +75,10 @@ class Progress:
                     if "validation_acc" in row:
                         said += f", accuracy {row['validation_acc']:.3f}"
                     view.say(f"{job.stage}  step {row['step']}  {said}")
+                elif "validation_reward" in row:
+                    view.say(
+                        f"{job.stage}  step {row['step']}  validation reward {row['validation_reward']:.3f}"
+                    )
             view.tick()
 
         return tick
@@ -220,8 +224,8 @@ def steps_of(job: Job) -> int:
 
 
 def figures(row: dict[str, Any]) -> str:
-    """Loss and pace of one step."""
-    said = [f"loss {row['loss']:.4f}"]
+    """Reward or loss, and pace, of one step."""
+    said = [f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.4f}"]
     if "tokens_per_second" in row:
         said.append(f"{row['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(said)

@@ -1,4 +1,4 @@
-"""`specc report`: one run, or several side by side, as a page."""
+"""`specc report`: one run, or several side by side, as a page; in the terminal what each stage changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specc.calibration import Unusable
 from specc.cli import FINE, PROBLEMS, Outside
-from specc.report import RunReport, read_run
+from specc.report import RunReport, gains, read_run
 
 
 def report(options: argparse.Namespace) -> int:
@@ -29,6 +29,7 @@ def report(options: argparse.Namespace) -> int:
     for run in runs:
         for note in run.notes:
             verbs.talk(f"specc: {note}")
+        verbs.talk(changes(run))
     file = Path(options.output or Path(options.runs[0]) / "report.html")
     try:
         file.write_text(report_page(runs), encoding="utf-8")
@@ -36,6 +37,15 @@ def report(options: argparse.Namespace) -> int:
         raise Outside(f"cannot write {file}: {(error.strerror or str(error)).lower()}") from error
     print(file)
     return FINE
+
+
+def changes(run: RunReport) -> str:
+    """A table: the metrics of each stage, at first and in the end."""
+    from specc.cli.tables import table
+
+    rows = [(one.role, one.metric, f"{one.first:.4g}", f"-> {one.last:.4g}") for one in gains(run)]
+    heads = ("stage", "metric", "first tenth", "   last tenth")
+    return "\n".join([f"{run.name}:", *table(heads, rows)])
 
 
 def as_json(run: RunReport) -> dict[str, object]:

@@ -98,9 +98,9 @@ def _gain(progress: Progress) -> str:
     first, last = progress.first, progress.last
     if not last:
         return ""
-    return (
-        f" after step {last['step']}, loss {first['loss']:.4f} (step {first['step']}) -> {last['loss']:.4f}"
-    )
+    name, digits = ("reward", 3) if "reward" in last else ("loss", 4)
+    began = f"{first[name]:.{digits}f} (step {first['step']})"
+    return f" after step {last['step']}, {name} {began} -> {last[name]:.{digits}f}"
 
 
 def _where(progress: Progress) -> str:
