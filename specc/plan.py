@@ -154,6 +154,7 @@ class Role:
     memory: Memory = Memory()
     step_seconds: float = 0.0
     why: str = ""
+    calibration: str = ""  # what corrected memory and time; empty: nothing did
     group: str = ""  # the first role of the processes it lives in; empty: its own
     trains: bool = True
     swaps_with: str = ""  # role of its group with the same shape and layout: its weights wait in the host's

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specc.plan import Job, Plan, Role
-from specc.planner.outlook import duration
+from specc.planner.outlook import duration, learnt
 
 if TYPE_CHECKING:
     from specc.compile import Compilation
@@ -43,6 +43,8 @@ def plan_text(plan: Plan, ahead: Sequence[Outlook] = ()) -> str:
     lines += ["", *(f"{one.stage}: {line}" for one in ahead for line in _ahead(one))]
     cost = sum(one.cost for one in ahead)
     lines += [f"total: {totals(plan)}" + (f", cost {cost:,.2f}" if cost else "")]
+    if any(role.step_seconds or role.memory.capacity_gib for job in plan.jobs for role in job.roles):
+        lines += [f"predictions: {learnt(plan)}"]
     return "\n".join(lines)
 
 
@@ -202,6 +204,7 @@ def _role_json(role: Role) -> dict[str, Any]:
         "memory": dataclasses.asdict(role.memory),
         "step_seconds": role.step_seconds,
         "why": role.why,
+        "calibration": role.calibration,
     }
 
 

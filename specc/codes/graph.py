@@ -20,7 +20,7 @@ CODES = (
     Code(
         "G003",
         "head of another kind",
-        "A reward model's head gives numbers; it cannot go on as a model of words, nor with other attributes.",
+        "A reward model gives numbers; it cannot go on as a model of words, nor with other attributes.",
         "chat: {algorithm: sft, model: {from: rm}}   # and rm is a reward model",
         "Start from the model that the reward model began from, or let the head begin anew.",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from specc.pages.bars import Bar, bars
 from specc.pages.flow import Box, flow
@@ -13,25 +13,24 @@ from specc.pages.scatter import Point, scatter
 from specc.plan import Job, Memory, Plan, Role
 from specc.planner.feasibility import EXPANDABLE
 from specc.planner.options import Option
-from specc.planner.outlook import Outlook, duration, size
+from specc.planner.outlook import Outlook, duration, learnt, size
 
 
 def plan_page(
     plan: Plan,
     ahead: Sequence[Outlook],
     options: Sequence[Option],
-    steps: Mapping[str, Sequence[Block]] | None = None,
 ) -> str:
-    """The page. `steps` holds, for stages of several roles, who does what in one step."""
+    """The page."""
     cluster = plan.cluster
     machine = "cpu" if cluster.device == "cpu" else f"{cluster.gpus_per_node} x {cluster.gpu}"
-    about = f"Planned by specc {plan.version} for cluster {cluster.name}, {machine} a node. "
-    about += "All of it is predicted, nothing measured."
+    about = f"Planned by specc {plan.version} for cluster {cluster.name}, {machine} a node. All of it is "
+    about += f"predicted, {learnt(plan)}."
     sections = [
         _stages(plan),
         *_memory(plan),
         *_choices(options),
-        *_steps(steps or {}),
+        *_steps(plan),
         _numbers(plan, ahead),
     ]
     return page(plan.name, about, [_tiles(plan, ahead)], sections)
@@ -136,13 +135,22 @@ def _point(way: Option) -> Point:
     return Point(f"{way.nodes} nodes", way.nodes, time, weight, about, way.planned)
 
 
-def _steps(steps: Mapping[str, Sequence[Block]]) -> list[Section]:
-    about = "What each group of GPUs does from the start of a step to its end, in seconds."
+def _steps(plan: Plan) -> list[Section]:
+    """Stages of several roles: who does what in one step."""
+    about = (
+        "What each group of processes does from the start of a step to its end; where nothing is, it waits."
+    )
     sections = []
-    for stage, blocks in steps.items():
-        colours = coloured([block.name for block in blocks])
-        drawn = lanes(blocks, colours, f"one step of {stage}")
-        sections.append(Section(f"One step of {stage}", about, [drawn, key(list(colours), colours)]))
+    for job in plan.jobs:
+        blocks = [
+            Block(span.lane, span.name, span.start, span.start + span.seconds)
+            for span in job.timeline
+            if span.name != "wait"
+        ]
+        if blocks:
+            colours = coloured([block.name for block in blocks])
+            drawn = lanes(blocks, colours, f"one step of {job.stage}")
+            sections.append(Section(f"One step of {job.stage}", about, [drawn, key(list(colours), colours)]))
     return sections
 
 

@@ -92,7 +92,7 @@ class Bounds:
             if work is None:
                 work = self._works[batch] = dataclasses.replace(space.work, global_batch=batch)
             times.append(step_seconds(work, layout, micro_batch, self._fastest, space.gpu, space.gpus))
-        return max(0.0, times[1] - times[0]) / MANY
+        return space.work.time_factor * max(0.0, times[1] - times[0]) / MANY
 
     def bytes(self, cut: Cut) -> float:
         """No layout of the cut takes less memory: a stage's share of weights, gradients and optimizer state,
@@ -104,7 +104,7 @@ class Bounds:
             whole = self._whole(cut)
             held = StageParameters(whole.dense // cut.pp, whole.experts // cut.pp)
             outside = outside_bytes(layout) if self.space.gpu.name != "cpu" else 0.0
-            state = sum(model_state(self.space.work, layout, held))
+            state = self.space.work.memory_factor * sum(model_state(self.space.work, layout, held))
             found = self._bytes[cut] = SLACK * (state + outside)
         return found
 

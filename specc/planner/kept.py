@@ -18,7 +18,7 @@ and the same for any number of tokens."""
 
 @dataclass(frozen=True)
 class Kept:
-    """One line: a tensor, its bytes (per token, as its region says), how ranks share it, and what makes it superfluous."""
+    """One line: a tensor, its bytes per token of its region, how ranks share it, what makes it needless."""
 
     what: str
     bytes: float

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.diagnostics import Diagnostic
-from specc.plan import Job, Role
+from specc.plan import Job, Plan, Role
 from specc.planner.shapes import parameters
 
 if TYPE_CHECKING:
@@ -148,3 +148,9 @@ def duration(seconds: float) -> str:
             value = seconds / size
             return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def learnt(plan: Plan) -> str:
+    """What the plan's predictions were corrected by, in a phrase."""
+    said = dict.fromkeys(role.calibration for job in plan.jobs for role in job.roles)
+    return "; ".join(filter(None, said)) or "not calibrated"

@@ -159,7 +159,10 @@ def as_role(request: Request, found: Found, why: str) -> plan.Role:
         implementation=case.work.implementation,
         distributed_optimizer=case.work.distributed_optimizer,
         memory=role_memory(case.work, case.layout, case.micro_batch, case.recompute, case.gpu),
-        step_seconds=0.0 if case.gpu.name == "cpu" else round(found.seconds, 3),
+        # a CPU is not predicted, unless runs on it were measured
+        step_seconds=0.0
+        if case.gpu.name == "cpu" and case.work.time_factor == 1
+        else round(found.seconds, 3),
         why=why,
     )
 

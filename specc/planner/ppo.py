@@ -80,7 +80,8 @@ class Seat:
 
     def passed(self, rows: int, tokens: int) -> float:
         """Seconds of a forward pass."""
-        return forward_seconds(self.work, self.layout, self.micro_batch, rows, tokens, self.gpu, self.node)
+        found = forward_seconds(self.work, self.layout, self.micro_batch, rows, tokens, self.gpu, self.node)
+        return self.work.time_factor * found
 
     def swapped(self) -> float:
         return swap_seconds(self.work, self.layout, self.gpu)
@@ -89,7 +90,8 @@ class Seat:
         """Seconds of all optimizer steps over a step's rollouts."""
         work = dataclasses.replace(self.work, seq_length=rollouts.tokens)
         steps = rollouts.epochs * max(1, rollouts.count // self.work.global_batch)
-        return steps * step_seconds(work, self.layout, self.micro_batch, self.recompute, self.gpu, self.node)
+        each = step_seconds(work, self.layout, self.micro_batch, self.recompute, self.gpu, self.node)
+        return steps * self.work.time_factor * each
 
     def offloaded(self) -> float:
         """Seconds in which Adam's state goes to the host or comes back."""
@@ -148,7 +150,7 @@ def actor_times(actor: Seat, rollouts: Rollouts, reference: str) -> dict[str, fl
     layout = engine_layout(actor.layout, rollouts)
     at_once = rollouts.rows * layout.pp  # a batch for each pipeline stage is on its way
     replicas = layout.dp * layout.cp
-    generate = rollout_seconds(
+    generate = actor.work.time_factor * rollout_seconds(
         actor.work, layout, rollouts.count, 1, rollouts.prompt, rollouts.lengths, at_once, actor.gpu,
         rollouts.engine,
     )  # fmt: skip

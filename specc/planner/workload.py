@@ -53,6 +53,9 @@ class Workload:
     prompt_tokens: int = 0  # at most, of a row that is generated
     response_tokens: int = 0
 
+    time_factor: float = 1.0  # what runs on this cluster taught: on predicted seconds,
+    memory_factor: float = 1.0  # and on bytes inside the allocator
+
     @property
     def element_bytes(self) -> int:
         """Of a weight in a product and of an activation, fp8's own tensors aside."""

@@ -131,7 +131,7 @@ class Asked(Shorthand):
 
     format: Literal["auto", "chat", "prompt_response", "hh"] = maths("auto")
     """Form of a row: `messages` or `conversations`, whose last answer is left out (chat), fields of the
-    template, or Anthropic's dialogues (hh); `auto` looks at each row and takes `prompt` or `text` as it is."""
+    template, or Anthropic's dialogues (hh); `auto` looks at each row; `prompt` or `text` stay as they are."""
 
     prompt: str = maths("{input}")
     """Template of the prompt, with a row's fields in braces."""

@@ -40,4 +40,4 @@ class Parallel(Section):
     """Under full recomputation: layers of each pipeline stage that are computed again; all when not said."""
 
     recompute_modules: Many[Module] | None = placement(None)
-    """Under selective recomputation: parts of each layer that are computed again; `core_attn` when not said."""
+    """Under selective recomputation: parts of each layer that are computed again; left out, `core_attn`."""

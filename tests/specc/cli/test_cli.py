@@ -96,7 +96,7 @@ def test_the_plan_as_json_has_the_keys_of_the_contract(specc, spec):
     assert set(job) == {"name", "stage", "nodes", "depends_on", "roles"}
     (role,) = job["roles"]
     words = "name program nodes gpus layout micro_batch global_batch recompute implementation memory"
-    assert set(role) == {*words.split(), "step_seconds", "why"}
+    assert set(role) == {*words.split(), "step_seconds", "why", "calibration"}
     assert set(role["layout"]) == {"tp", "pp", "vp", "cp", "ep", "etp", "dp"}
     memory = {"total_gib", "capacity_gib", "oom_probability", "parts", "worst_rank"}
     assert set(role["memory"]) == memory | {"phases"}
