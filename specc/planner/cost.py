@@ -58,13 +58,13 @@ def step_seconds(
     each = micro_batch_time(work, layout, micro_batch, recompute, gpu, node)
     domain = fast_domain(gpu, node)
     turns = max(1, work.global_batch // (micro_batch * layout.dp))
-    slowest, everything = _stages(layout, each)
+    slowest, everything = stage_times(layout, each)
     seconds = slowest * turns + (everything - slowest) / layout.vp
     if layout.pp > 1:
-        seconds += turns * _sends(work, layout, each, domain)
+        seconds += turns * sends(work, layout, each, domain)
     if work.trains:
-        update = _update(work, layout, each, slowest, domain)
-        seconds += update.reduce + update.gather + update.optimizer + update.host
+        end = update(work, layout, each, slowest, domain)
+        seconds += end.reduce + end.gather + end.optimizer + end.host
     return seconds
 
 
@@ -226,7 +226,7 @@ def last_seconds(each: MicroBatch) -> float:
     return each.head + each.mtp * (each.layer.total + each.head)
 
 
-def _stages(layout: Layout, each: MicroBatch) -> tuple[float, float]:
+def stage_times(layout: Layout, each: MicroBatch) -> tuple[float, float]:
     """Seconds of the slowest stage, and of all together, for one micro-batch."""
     before, last, together = _kinds(
         each.layers, layout.stage_layers, layout.pp, layout.vp, each.dense, each.again
@@ -238,10 +238,18 @@ def _stages(layout: Layout, each: MicroBatch) -> tuple[float, float]:
     return slowest, stage_seconds(together, each) + ending
 
 
-def _sends(work: Workload, layout: Layout, each: MicroBatch, domain: int) -> float:
+def sends(work: Workload, layout: Layout, each: MicroBatch, domain: int) -> float:
     """Seconds per micro-batch of what a stage sends on, and back, and nothing hides."""
-    share = PP_EXPOSED if layout.vp > 1 and work.framework != "runtime" else 1.0
-    return share * sent_between_stages(work, layout, each) / _between_stages(layout, each, domain)
+    return (
+        sends_shown(work, layout)
+        * sent_between_stages(work, layout, each)
+        / between_stages(layout, each, domain)
+    )
+
+
+def sends_shown(work: Workload, layout: Layout) -> float:
+    """The share of them that nothing hides."""
+    return PP_EXPOSED if layout.vp > 1 and work.framework != "runtime" else 1.0
 
 
 def sent_between_stages(work: Workload, layout: Layout, each: MicroBatch) -> float:
@@ -250,7 +258,7 @@ def sent_between_stages(work: Workload, layout: Layout, each: MicroBatch) -> flo
     return ways * layout.vp * each.tokens * work.shape.hidden * work.element_bytes / layout.tp
 
 
-def _between_stages(layout: Layout, each: MicroBatch, domain: int) -> float:
+def between_stages(layout: Layout, each: MicroBatch, domain: int) -> float:
     return bandwidth(each.at, layout.tp * layout.cp * layout.dp * 2, domain)
 
 
@@ -270,9 +278,10 @@ class Update(NamedTuple):
     first: tuple[float, float]  # seconds of the first bucket, which nothing hides
     moved: float  # bytes of the optimizer
     offloaded: float  # bytes over the host's link
+    on_host: float  # bytes that the host's processors move for Adam
 
 
-def _update(work: Workload, layout: Layout, each: MicroBatch, slowest: float, domain: int) -> Update:
+def update(work: Workload, layout: Layout, each: MicroBatch, slowest: float, domain: int) -> Update:
     """Reduction, gathering and Adam on the stage with most layers, whose part of a table is counted."""
     _, last, _ = kinds = _kinds(
         each.layers, layout.stage_layers, layout.pp, layout.vp, each.dense, each.again
@@ -297,23 +306,20 @@ def _update(work: Workload, layout: Layout, each: MicroBatch, slowest: float, do
     first = (share * reducing, share * gathering)
     shared = dense / group + experts / expert_group
     moved = grad * (dense + experts) + (2 * grad + 2 * (work.master_bytes + work.moment_bytes) + 2) * shared
-    offloaded = 0.0
-    if work.offload == "optimizer":
-        offloaded = (grad + work.element_bytes) * shared * work.offload_fraction
-        seconds = offloaded / each.at.host + 28 * shared * work.offload_fraction / HOST_ADAM
-    else:
-        seconds = 0.0
+    away = shared * work.offload_fraction if work.offload == "optimizer" else 0.0
+    offloaded, on_host = (grad + work.element_bytes) * away, 28 * away
     return Update(
         first[0] + max(0.0, reducing - first[0] - hidden[0]),
         first[1] + max(0.0, gathering - first[1] - hidden[1]),
         moved / each.at.memory,
-        seconds,
+        offloaded / each.at.host + on_host / HOST_ADAM,
         reducing,
         gathering,
         hidden,
         first,
         moved,
         offloaded,
+        on_host,
     )
 
 
