@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins bench-ppo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help:
 	$(BIN)/python -m compileall -q specc runtime  # as a plain install does
 	touch $@
 
-## make demo       one spec checked, planned and compiled for Slurm; then a tiny Llama trained by Megatron-core here
+## make demo       PPO of a 70B model planned and compiled for Slurm; then SFT, reward model and PPO of a tiny one here
 demo: .venv/.ready
 	@SPECC=$(BIN)/specc sh tests/demo.sh
 
@@ -48,6 +48,15 @@ bench-compile: .venv/.ready
 ## make campaign-kill  20 kills at random moments; every series has to come out as the unkilled run's
 campaign-kill: .venv/.ready
 	$(BIN)/python tests/campaign_kill.py --runs 20
+
+## make campaign-twins  the tiny twin of every shipped spec, run to the end of its last stage
+campaign-twins: .venv/.ready
+	$(BIN)/python tests/campaign_twins.py
+
+## make bench-ppo      how far PPO lifts the reward of a reward model, and the share of right sums, over 3 seeds
+bench-ppo: .venv/.ready
+	$(BIN)/python tests/bench_ppo.py
+
 ## make bench-engine   a training step here beside the same step of transformers
 bench-engine: .venv/.ready
 	$(BIN)/python tests/bench_engine.py
