@@ -290,6 +290,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
     others = ("nodes", "gpus", "recompute_layers", "recompute_modules", "objective", "max_nodes")
     others += ("model", "weights")
     said |= {name for name in others if getattr(asked, name) is not None}
+    said |= {"placement"}
     paths = {name: path for name, path in asked.paths.items() if name in said}
     paths[""] = asked.paths.get("parallel", stage.path("parallel"))
     return Request(

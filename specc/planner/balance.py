@@ -180,7 +180,7 @@ class ActorSide(Side):
                 work = dataclasses.replace(
                     self.request.work, rollout_micro_batch=rows, offload_optimizer_in_rollout=offload
                 )
-                if _fits(work, found):
+                if fits(work, found):
                     rollouts = dataclasses.replace(self.rollouts, rows=rows)
                     case = found.case
                     seat = Seat(work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
@@ -240,7 +240,7 @@ def _loose(pins: Pins) -> dict[str, Any]:
     return {name: getattr(pins, name) for name in sizes}
 
 
-def _fits(work: Workload, found: Found) -> bool:
+def fits(work: Workload, found: Found) -> bool:
     """Whether every phase fits with margin."""
     case = found.case
     work = dataclasses.replace(

@@ -15,7 +15,7 @@ from typing import Any
 
 from specc import plan
 from specc.diagnostics import Diagnostic
-from specc.planner.balance import ActorSide, Choice, CriticSide, Pair, joined, pair
+from specc.planner.balance import ROWS_MOST, ActorSide, Choice, CriticSide, Pair, fits, joined, pair
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Found
 from specc.planner.memory import model_state, role_memory
@@ -167,7 +167,13 @@ def _one_by_one(team: Team) -> tuple[Placed, list[Diagnostic]]:
         if role is not None:
             roles |= _group(team, host, role, said)
     ordered = tuple(roles[r.name] for r in team.requests if r.name in roles)
-    return Placed(ordered, *_prediction(team, roles)), said
+    if len(ordered) < len(team.requests):
+        return Placed(ordered), said
+    timeline, batch = _prediction(team, roles)
+    seconds = round(max((part.start + part.seconds for part in timeline), default=0.0), 3)
+    if seconds:  # the actor's step is the job's
+        ordered = (dataclasses.replace(ordered[0], step_seconds=seconds), *ordered[1:])
+    return Placed(ordered, timeline, batch), said
 
 
 def _with_gpus(team: Team, request: Request) -> Request:
@@ -183,14 +189,14 @@ def _group(team: Team, host: Request, role: plan.Role, said: list[Diagnostic]) -
     found = {r.name: _own(team, r, role, said) for r in own}
     room = sum(_resting(made, team.requests, team.card) for made in found.values() if made is not None)
     if room and team.card.name != "cpu":
-        crowded = dataclasses.replace(
+        host = dataclasses.replace(
             host, work=dataclasses.replace(host.work, beside=room), nodes=role.nodes, gpus=role.gpus
         )
-        anew, more = place(crowded, team.card, team.gpus_per_node, team.most)
+        anew, more = place(host, team.card, team.gpus_per_node, team.most)
         said += more
         role = anew or role
         found = {r.name: _own(team, r, role, said, _resting(role, team.requests, team.card)) for r in own}
-    roles = {host.name: _hosting(host, role)}
+    roles = {host.name: _hosting(team, host, role)}
     roles |= {name: made for name, made in found.items() if made is not None}
     for guest in guests:
         kin = _kin(team, guest)
@@ -199,18 +205,28 @@ def _group(team: Team, host: Request, role: plan.Role, said: list[Diagnostic]) -
     return roles
 
 
-def _hosting(request: Request, role: plan.Role, rows: int | None = None) -> plan.Role:
+def _hosting(team: Team, request: Request, role: plan.Role) -> plan.Role:
+    """The role with what only roles of a team have."""
     work = request.work
-    share = -(-work.global_batch // max(1, role.layout.dp))
-    most = work.rollout_micro_batch or min(ROWS_ON_A_CPU, share)
-    generates = work.phase == "actor"
+    if work.phase == "actor" and not role.rows:
+        role = _generating(team, request, role)
     return dataclasses.replace(
-        role,
-        group=request.group,
-        trains=work.trains,
-        offload_optimizer=work.offload_optimizer_in_rollout,
-        rows=(rows or most) if generates else 0,
+        role, group=request.group, trains=work.trains, offload_optimizer=work.offload_optimizer_in_rollout
     )
+
+
+def _generating(team: Team, request: Request, role: plan.Role) -> plan.Role:
+    """The role with as many rows at once as fit, and their memory."""
+    on_cpu = team.card.name == "cpu"
+    share = -(-team.rollouts.count // max(1, role.layout.dp))
+    rows = team.rollouts.rows or min(ROWS_ON_A_CPU if on_cpu else ROWS_MOST, share)
+    chosen = _chosen(team, request, role)
+    while True:
+        work = dataclasses.replace(chosen.seat.work, rollout_micro_batch=rows)
+        if on_cpu or team.rollouts.rows or rows == 1 or fits(work, chosen.found):
+            memory = role_memory(work, role.layout, role.micro_batch, role.recompute, team.card)
+            return dataclasses.replace(role, memory=memory, rows=rows)
+        rows //= 2
 
 
 def _own(
@@ -226,8 +242,8 @@ def _own(
         if not room:
             said += more
         return None
-    role = _hosting(guest, role)
-    return dataclasses.replace(role, why=f"lies beside the {host.name} on the same GPUs; {role.why}")
+    role = _hosting(team, guest, role)
+    return dataclasses.replace(role, why=f"lives in the {host.name}'s processes; {role.why}")
 
 
 def _sharing(team: Team, guest: Request, kin: plan.Role, host: str) -> plan.Role:
@@ -301,7 +317,8 @@ def _balanced(team: Team) -> tuple[Placed, list[Diagnostic]]:
         return placed, more or said
     said += _idle_aims(actor, critic)
     for request, choice in ((actor, found.actor), (critic, found.critic)):
-        roles |= _group(team, request, _role_of(request, choice, found), said)
+        chosen = dataclasses.replace(request, work=choice.work)
+        roles |= _group(team, chosen, _role_of(chosen, choice, found), said)
     ordered = tuple(roles[r.name] for r in team.requests if r.name in roles)
     return Placed(ordered, _rounded(found.step), found.batch), said
 
@@ -329,15 +346,11 @@ def _idle_aims(actor: Request, critic: Request) -> list[Diagnostic]:
 def _role_of(request: Request, choice: Choice, found: Pair) -> plan.Role:
     case = dataclasses.replace(choice.found.case, work=choice.seat.work)
     seat = dataclasses.replace(choice.found, case=case)
-    role = _hosting(
-        dataclasses.replace(request, work=choice.work),
-        as_role(request, seat, _why(request, found)),
-        choice.rows,
-    )
+    role = as_role(request, seat, _why(request, found))
     seconds = found.step.seconds
     if request.name != "actor":
         seconds -= found.step.waits[request.name]
-    return dataclasses.replace(role, step_seconds=round(seconds, 3))
+    return dataclasses.replace(role, step_seconds=round(seconds, 3), rows=choice.rows)
 
 
 def _why(request: Request, found: Pair) -> str:
@@ -345,7 +358,8 @@ def _why(request: Request, found: Pair) -> str:
     step, lane = found.step, request.name
     nodes = (found.actor if lane == "actor" else found.critic).nodes
     pinned = [name for name in request.pins.names if name in request.paths]
-    where = f"{nodes} nodes as given" if request.nodes else f"{nodes} nodes, chosen with the others"
+    where = f"{nodes} node{'' if nodes == 1 else 's'}"
+    where += " as given" if request.nodes else ", chosen with the others"
     where += f", {' and '.join(pinned)} as pinned" if pinned else ""
     parts: dict[str, float] = {}
     for part in step.parts:
