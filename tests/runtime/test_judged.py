@@ -357,8 +357,23 @@ def test_generated_rows_come_in_every_form(tmp_path):
     for i in range(50):
         row = compared[i]
         assert eval(row["prompt"].rstrip("=")) == int(row["chosen"]) != int(row["rejected"])
-        assert len(row["chosen"]) == len(row["rejected"])
+    assert 0 < sum(len(compared[i]["chosen"]) == len(compared[i]["rejected"]) for i in range(50)) < 50
     marked = open_rows(settings | {"format": "attributes", "attributes": ["a", "b"]}, seed=1, cache=tmp_path)
     for i in range(50):
         question, answer = marked[i]["text"].split("=")
         assert (marked[i]["label"][0] == 4.0) == (eval(question) == int(answer))
+    dialogues = open_rows(settings | {"format": "hh"}, seed=1, cache=tmp_path)
+    for i in range(50):
+        asked, right = dialogues[i]["chosen"].removeprefix("\n\nHuman: ").split("\n\nAssistant: ")
+        assert eval(asked.rstrip("=")) == int(right)
+        assert dialogues[i]["rejected"].startswith(f"\n\nHuman: {asked}\n\nAssistant: ")
+
+
+def test_generated_rows_have_the_fields_that_templates_name(tmp_path):
+    asked = {"path": "builtin:arithmetic", "prompt": "Q: {question.text}", "response": "A: {answer}"}
+    row = open_rows(asked, seed=1, cache=tmp_path)[0]
+    assert eval(row["question"]["text"].rstrip("=")) == int(row["answer"])
+    judged = {"path": "builtin:arithmetic", "format": "comparisons", "prompt": "{p}", "chosen": "{good}"}
+    row = open_rows(judged, seed=1, cache=tmp_path)[0]
+    assert row.keys() == {"p", "good", "rejected", "strength"}
+    assert eval(row["p"].rstrip("=")) == int(row["good"]) != int(row["rejected"])

@@ -75,6 +75,71 @@ def test_the_changes_stand_in_the_plan(twin):
     assert "train.steps=10" in twin().overrides
 
 
+PPO = """\
+name: several
+cluster: example-h100
+stages:
+  rm:
+    algorithm: reward
+    model: llama3-70b
+    data: {train: {path: Anthropic/hh-rlhf, format: hh}}
+    train: {steps: 100}
+    nodes: 4
+  ppo:
+    algorithm: ppo
+    data: {prompts: {path: nowhere.jsonl, prompt: "Q: {question}", limit: 5000}}
+    roles:
+      actor: {model: llama3-70b, nodes: 8, parallel: {tp: 8}, micro_batch: 2}
+      critic: {nodes: 4, train: {global_batch: 256}}
+      reward: {model: {from: rm}, standardise: true}
+    generate: {max_tokens: 1024, engine: trtllm, family: llama, rows: 64, expected_tokens: 300, top_p: 0.9}
+    ppo: {rollouts: 512, epochs: 3}
+    train: {steps: 100, global_batch: 128}
+"""
+
+
+@pytest.fixture
+def several(tmp_path):
+    """The tiny twin of PPO, as a plan's job."""
+    path = tmp_path / "several.yaml"
+    path.write_text(PPO)
+    done = compile_spec(path, tiny=True, here=True)
+    assert done.plan, done.diagnostics
+    return done.plan.jobs[1]
+
+
+def test_groups_of_roles_stay_apart_on_one_machine(several):
+    groups = {group.name: [role.name for role in group.roles] for group in several.groups}
+    assert groups == {"actor": ["actor", "reference"], "critic": ["critic", "reward"]}
+    assert several.nodes == 1
+    assert {role.nodes for role in several.roles} == {1}
+
+
+def test_a_model_still_comes_from_the_stage_before(several):
+    weights = {role.name: role.model.weights for role in several.roles}
+    assert weights["reward"].stage == weights["critic"].stage == "rm"
+    assert several.depends_on == ("rm",)
+
+
+def test_rollouts_shrink_and_are_still_learnt_in_several_steps(several):
+    assert (several.settings["ppo"]["rollouts"], several.settings["ppo"]["epochs"]) == (8, 3)
+    assert {role.global_batch for role in several.roles if role.trains} == {4}
+    assert several.settings["train"]["steps"] == tiny.ONLINE_STEPS
+
+
+def test_responses_are_short_and_made_by_the_training_weights(several):
+    generate = several.settings["generate"]
+    assert (generate["max_tokens"], generate["engine"], generate["rows"]) == (tiny.RESPONSE, "megatron", None)
+    assert generate["top_p"] == 0.9
+
+
+def test_absent_rows_keep_their_form_and_their_template(several, tmp_path):
+    said = {"path": "builtin:arithmetic", "prompt": "Q: {question}", "limit": tiny.ROWS, "format": "auto"}
+    assert several.data["prompts"].items() >= said.items()
+    judged = compile_spec(tmp_path / "several.yaml", tiny=True, here=True).plan.jobs[0].data["train"]
+    assert (judged["path"], judged["format"]) == ("builtin:arithmetic", "hh")
+
+
 @pytest.mark.parametrize("name", ["llama3-70b", "gemma-7b", "qwen2.5-7b", "qwen3-8b", "mixtral-8x7b"])
 def test_a_model_keeps_what_is_peculiar_to_its_family(name):
     entry, _ = models.find(name)
