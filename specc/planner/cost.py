@@ -33,7 +33,7 @@ from specc.planner.shapes import (
     training_flops_per_token,
 )
 
-PP_EXPOSED = 0.42
+PP_EXPOSED = 0.4
 """Share of the sends between interleaved stages that shows; of plain 1F1B, and the runtime's, all. Fitted."""
 
 BUCKET = 40e6

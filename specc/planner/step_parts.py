@@ -101,11 +101,12 @@ class _Taken:
             self._part(
                 "attention",
                 lambda layer: layer.attention,
-                "m * n * x * 4 * T * a * w / (t * f)",
+                "m * n * x * 4 * T * a * w * d / (t * f)",
                 Number("x", attended, "passes: forward, and backward two and a half times as long"),
                 self.T,
                 heads,
                 window,
+                Number("d", layer_time.head_slowness(shape.head_dim), "slowness of heads of that size"),
                 self.t,
                 Number("f", at.attention, "FLOP/s"),
             ),

@@ -49,7 +49,6 @@ CHIPS |= {"gb300": "blackwell", "b300": "blackwell"}
 SHARED: dict[str, tuple[ModuleType, float, float]] = {
     "MEMORY_ACHIEVED": (layer_time, 0.6, 0.95),
     "OPERANDS_EXPOSED": (layer_time, 0.1, 1.0),
-    "CP_EXPOSED": (layer_time, 0.05, 0.6),
     "HALF_ROWS": (layer_time, 16, 512),
     "GROUPED": (layer_time, 0.5, 1.0),
     "EXPERTS_LAUNCH": (layer_time, 1e-4, 2e-3),
