@@ -88,13 +88,20 @@ def _comparisons(done: Compilation, options: argparse.Namespace) -> list[Compari
         return []
     card = hardware.gpu(done.plan.cluster.gpu)
     assert card is not None
-    roles = {(job.stage, role.name): role for job in done.plan.jobs for role in job.roles}
-    asked = planner.requests(done.graph, done.profile, Path(options.about).resolve().parent)
-    return [
-        compare(request, roles[stage.name, request.name], card)
-        for stage, request in asked
-        if options.path in (stage.path("parallel"), stage.path(f"roles.{request.name}.parallel"))
-    ]
+    folder = Path(options.about).resolve().parent
+    roles = {job.stage: {role.name: role for role in job.roles} for job in done.plan.jobs}
+    teams = planner.teams(done.graph, done.profile, folder)
+    found: list[Comparison] = []
+    for stage, request in planner.requests(done.graph, done.profile, folder):
+        if options.path not in (stage.path("parallel"), stage.path(f"roles.{request.name}.parallel")):
+            continue
+        if stage.name in teams:
+            from specc.planner.alternatives import compared  # which only roles that work together need
+
+            found.append(compared(teams[stage.name], request, roles[stage.name]))
+        else:
+            found.append(compare(request, roles[stage.name][request.name], card))
+    return found
 
 
 def _facts(done: Compilation, path: str) -> dict[str, Any]:
@@ -158,10 +165,13 @@ def _said(done: Compilation, path: str) -> str:
 def _chosen(done: Compilation, stage: str, inner: str) -> tuple[Any, str] | None:
     """What the planner chose for a value, and why; None when it is not the planner's."""
     jobs = [job for job in done.plan.jobs if job.stage == stage] if done.plan else []
-    if not jobs or not inner.startswith(CHOSEN):
+    if not jobs:
         return None
     role = jobs[0].roles[0]
-    return _of_role(jobs[0], role, inner), role.why
+    if inner.startswith("roles."):
+        _, name, inner = [*inner.split(".", 2), ""][:3]
+        role = next((role for role in jobs[0].roles if role.name == name), role)
+    return (_of_role(jobs[0], role, inner), role.why) if inner.startswith(CHOSEN) else None
 
 
 def _of_role(job: Job, role: Role, inner: str) -> Any:

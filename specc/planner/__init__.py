@@ -42,7 +42,7 @@ from specc.planner.placement import Request, job_environment, place
 
 if TYPE_CHECKING:
     from specc.graph import Graph, Stage, StageRole
-    from specc.planner.team import Placed
+    from specc.planner.team import Placed, Team
     from specc.spec.cluster import Profile
 
 
@@ -141,7 +141,7 @@ def _job(
     most = profile.nodes or NODES_MOST
     settings, timeline = stage.settings, ()
     if len(stage.roles) > 1:
-        placed, more = _together(stage, requests, profile, card, most)
+        placed, more = _together(stage, requests, profile, card)
         roles, timeline = list(placed.roles), placed.timeline
         settings = {**settings, "serve": {**settings["serve"], "batch": placed.batch}}
     else:
@@ -186,25 +186,41 @@ def _nodes(roles: Sequence[plans.Role], profile: Profile) -> int:
 
 
 def _together(
-    stage: Stage, requests: list[Request], profile: Profile, card: Gpu, most: int
+    stage: Stage, requests: list[Request], profile: Profile, card: Gpu
 ) -> tuple[Placed, list[Diagnostic]]:
     """The roles of a stage of several."""
-    from specc.planner.team import Placed, Team, place_together, rollouts_of  # which only they need
+    from specc.planner.team import Placed, place_together  # which only they need
 
     if len(requests) < len(stage.roles):  # what is wrong with a model is said already
         return Placed(()), []
-    actor = stage.roles[0]
-    return place_together(
-        Team(
-            tuple(requests),
-            rollouts_of(stage.settings),
-            card,
-            profile.gpus.per_node,
-            most,
-            profile.scheduler == "none",
-            actor.offload_optimizer,
-        )
+    return place_together(_team(stage, requests, profile, card))
+
+
+def _team(stage: Stage, requests: list[Request], profile: Profile, card: Gpu) -> Team:
+    from specc.planner.team import Team, rollouts_of
+
+    return Team(
+        tuple(requests),
+        rollouts_of(stage.settings),
+        card,
+        profile.gpus.per_node,
+        profile.nodes or NODES_MOST,
+        profile.scheduler == "none",
+        stage.roles[0].offload_optimizer,
     )
+
+
+def teams(graph: Graph, profile: Profile, folder: Path | str = ".") -> dict[str, Team]:
+    """The stages whose roles are placed together, by name, for those who look further."""
+    card = hardware.gpu(profile.gpus.type)
+    if card is None:
+        return {}
+    asked = requests(graph, profile, folder)
+    return {
+        stage.name: _team(stage, [r for other, r in asked if other is stage], profile, card)
+        for stage in graph.stages
+        if len(stage.roles) > 1
+    }
 
 
 def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[tuple[Stage, Request]]:

@@ -89,6 +89,7 @@ class Side:
         self._bounds = Bounds(Space(plain, card, gpus, request.pins))
         self._short = Bounds(Space(short, card, gpus, Pins(**_loose(request.pins))))
         self._best: dict[int, Choice | None] = {}
+        self.tried: dict[int, list[Choice]] = {}  # by number of nodes, what the best was found among
         self._least: dict[int, float] = {}
 
     @property
@@ -108,8 +109,20 @@ class Side:
             self._least[nodes] = min((bound for bound, _ in self._cuts(nodes)), default=math.inf)
         return self._least[nodes]
 
+    def every(self, nodes: int) -> list[Choice]:
+        """The choice of each cut that fits, by nothing in particular."""
+        found = (
+            next(filter(None, map(self._of, _OfCut(self._bounds, nodes, cut))), None)
+            for _, cut in self._cuts(nodes)
+        )
+        return [choice for choice in found if choice is not None]
+
     def own(self, choice: Choice) -> float:
         """Seconds of its own parts of a step."""
+        raise NotImplementedError
+
+    def timed(self, choice: Choice) -> Choice:
+        """The choice with the seconds of its parts."""
         raise NotImplementedError
 
     def _beside(self, cut: Cut) -> float:
@@ -131,11 +144,15 @@ class Side:
 
     def _search(self, nodes: int) -> Choice | None:
         best: Choice | None = None
+        tried = self.tried[nodes] = []
         for bound, cut in self._cuts(nodes):
             if best is not None and bound >= self.own(best):
                 break
             choice = next(filter(None, map(self._of, _OfCut(self._bounds, nodes, cut))), None)
-            if choice is not None and (best is None or self.own(choice) < self.own(best)):
+            if choice is None:
+                continue
+            tried.append(choice)
+            if best is None or self.own(choice) < self.own(best):
                 best = choice
         return best
 
@@ -181,12 +198,13 @@ class ActorSide(Side):
                     self.request.work, rollout_micro_batch=rows, offload_optimizer_in_rollout=offload
                 )
                 if fits(work, found):
-                    rollouts = dataclasses.replace(self.rollouts, rows=rows)
-                    case = found.case
-                    seat = Seat(work, case.layout, case.micro_batch, case.recompute, case.gpu, case.gpus)
-                    return Choice(found, work, actor_times(seat, rollouts, work.reference), rows)
+                    return self.timed(Choice(found, work, {}, rows))
                 rows = 0 if self.rollouts.rows else rows // 2
         return None
+
+    def timed(self, choice: Choice) -> Choice:
+        rollouts = dataclasses.replace(self.rollouts, rows=choice.rows)
+        return dataclasses.replace(choice, times=actor_times(choice.seat, rollouts, choice.work.reference))
 
 
 class CriticSide(Side):
@@ -207,9 +225,11 @@ class CriticSide(Side):
         return PASS * passes * self._short.least_seconds(cut)
 
     def _of(self, found: Found) -> Choice | None:
-        work = self.request.work
-        choice = Choice(found, work, {})
-        times = critic_times(choice.seat, self.scores(choice), self.rollouts, self.rollouts.count, self.swaps)
+        return self.timed(Choice(found, self.request.work, {}))
+
+    def timed(self, choice: Choice) -> Choice:
+        count = self.rollouts.count
+        times = critic_times(choice.seat, self.scores(choice), self.rollouts, count, self.swaps)
         return dataclasses.replace(choice, times=times)
 
     @property
@@ -306,6 +326,28 @@ def pair(
     most: int | None,
 ) -> Pair | None:
     """The best pair by the objective; None when nothing fits. None among `nodes` is to be chosen."""
+    found = _pair(actor, critic, nodes, objective, most)
+    return _polished(found, actor, critic) if found else None
+
+
+def _polished(found: Pair, actor: ActorSide, critic: CriticSide) -> Pair:
+    """On the same nodes, layouts whose own parts take longer but hide in what is waited for anyway."""
+    for choice in actor.tried[found.actor.nodes]:
+        other = joined(choice, found.critic, critic)
+        found = other if other.step.seconds < found.step.seconds else found
+    for choice in critic.tried[found.critic.nodes]:
+        other = joined(found.actor, choice, critic)
+        found = other if other.step.seconds < found.step.seconds else found
+    return found
+
+
+def _pair(
+    actor: ActorSide,
+    critic: CriticSide,
+    nodes: tuple[int | None, int | None],
+    objective: str,
+    most: int | None,
+) -> Pair | None:
     firsts = [
         pinned or _fewest(side, most or NODES_MOST)
         for side, pinned in zip((actor, critic), nodes, strict=True)

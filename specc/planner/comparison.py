@@ -78,7 +78,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         role=role.name,
         winner=str(role.layout),
         step_seconds=role.step_seconds,
-        bubble=_bubble(role.layout, role.micro_batch, role.global_batch),
+        bubble=bubble(role.layout, role.micro_batch, role.global_batch),
         runners_up=tuple(_rival(found, role) for found in runners_up),
         too_large=tuple(_rival(found, role) for found in large[:NEAREST]),
         margin=layouts.MARGIN,
@@ -122,14 +122,14 @@ def _rival(found: Found, role: Role) -> Rival:
         recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
         step_seconds=round(found.seconds, 3) if shown else 0.0,
         slower=round(found.seconds - role.step_seconds, 3) if shown else 0.0,
-        bubble=_bubble(case.layout, case.micro_batch, case.work.global_batch),
+        bubble=bubble(case.layout, case.micro_batch, case.work.global_batch),
         total_gib=round(found.total_gib, 3),
         over_gib=round(found.total_gib - case.gpu.usable_gib, 3) if shown else 0.0,
         oom_probability=found.oom_probability,
     )
 
 
-def _bubble(layout: Layout, micro_batch: int, global_batch: int) -> float:
+def bubble(layout: Layout, micro_batch: int, global_batch: int) -> float:
     """The share of a step in which a pipeline stage waits: (p - 1) / (v m + p - 1)."""
     waiting = layout.pp - 1
     work = layout.vp * max(1, global_batch // (micro_batch * layout.dp))

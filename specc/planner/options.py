@@ -24,6 +24,7 @@ from specc.planner.placement import Request
 
 if TYPE_CHECKING:
     from specc.graph import Graph
+    from specc.planner.team import Team
     from specc.spec.cluster import Profile
 
 
@@ -50,7 +51,13 @@ def options(graph: Graph, profile: Profile, plan: Plan, folder: Path | str, coun
     """Up to `count` options of each role, by nodes; the one that the plan takes is always among them."""
     roles = {(job.stage, role.name): (job, role) for job in plan.jobs for role in job.roles}
     said: list[Option] = []
+    teams = planner.teams(graph, profile, folder)
+    for job in plan.jobs:
+        if job.stage in teams:
+            said += _of_team(job, teams[job.stage], count)
     for stage, request in planner.requests(graph, profile, folder):
+        if stage.name in teams:
+            continue
         job, role = roles[stage.name, request.name]
         card = gpu(plan.cluster.gpu)
         assert card is not None
@@ -60,6 +67,28 @@ def options(graph: Graph, profile: Profile, plan: Plan, folder: Path | str, coun
             ways = sorted([*ways, role], key=lambda way: way.nodes)
         said += spread([_option(job, way, way is role) for way in ways], count)
     return said
+
+
+def _of_team(job: Job, team: Team, count: int) -> list[Option]:
+    """Pairs of roles whose sizes are chosen together: two lines each, with the time of the whole step."""
+    from specc.planner.alternatives import front  # which only they need
+
+    roles = {role.name: role for role in job.roles}
+    hosts = [role for role in job.roles if role.group in ("", role.name)]
+    planned = [
+        _option(job, dataclasses.replace(role, step_seconds=hosts[0].step_seconds), True) for role in hosts
+    ]
+    others: list[list[Option]] = []
+    for pair in front(team, roles):
+        ways = [
+            dataclasses.replace(_taken(roles[name], choice.found), step_seconds=round(pair.step.seconds, 3))
+            for name, choice in (("actor", pair.actor), ("critic", pair.critic))
+        ]
+        if [way.nodes for way in ways] != [role.nodes for role in hosts[:2]]:
+            others.append([_option(job, way, False) for way in ways])
+    kept = others if len(others) < count else others[:: -(-len(others) // max(1, count - 1))]
+    everything = sorted([planned, *kept], key=lambda rows: sum(row.nodes for row in rows))
+    return [row for rows in everything for row in rows]
 
 
 def _candidates(request: Request, card: Gpu, role: Role, most: int) -> Iterable[Found]:

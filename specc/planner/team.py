@@ -291,10 +291,9 @@ def _resting(role: plan.Role | None, requests: tuple[Request, ...], card: Gpu) -
 
 
 def _balanced(team: Team) -> tuple[Placed, list[Diagnostic]]:
-    actor, critic = (
-        _with_gpus(team, request) for request in (team.requests[0], team.named("critic")) if request
-    )
-    scorer = team.named("reward")
+    both = sides(team)
+    assert both is not None
+    actor, critic = (side.request for side in both)
     others = [host for host in team.hosts if host.name not in ("actor", "critic")]
     said: list[Diagnostic] = []
     roles: dict[str, plan.Role] = {}
@@ -305,9 +304,8 @@ def _balanced(team: Team) -> tuple[Placed, list[Diagnostic]]:
             roles |= _group(team, host, role, said)
     left = team.most - sum(role.nodes for role in roles.values())
     budget = min(left, actor.max_nodes or left)
-    sides = _sides(team, actor, critic, scorer)
     found = pair(
-        *sides,
+        *both,
         (actor.nodes, critic.nodes),
         actor.objective,
         budget if budget < NODES_MOST - 1 else None,
@@ -323,10 +321,13 @@ def _balanced(team: Team) -> tuple[Placed, list[Diagnostic]]:
     return Placed(ordered, _rounded(found.step), found.batch), said
 
 
-def _sides(
-    team: Team, actor: Request, critic: Request, scorer: Request | None
-) -> tuple[ActorSide, CriticSide]:
-    shared = scorer.work if scorer is not None and scorer.group == "critic" else None
+def sides(team: Team) -> tuple[ActorSide, CriticSide] | None:
+    """The choices of actor and critic; None where one is not there."""
+    actor, critic, scorer = (team.named(name) for name in ("actor", "critic", "reward"))
+    if actor is None or critic is None:
+        return None
+    actor, critic = (_with_guests(team, _with_gpus(team, request)) for request in (actor, critic))
+    shared = scorer.work if scorer is not None and scorer.group == critic.group else None
     return (
         ActorSide(actor, team.card, actor.gpus or team.gpus, team.rollouts, team.offload),
         CriticSide(critic, team.card, critic.gpus or team.gpus, team.rollouts, shared),
@@ -384,14 +385,13 @@ def _prediction(team: Team, roles: Mapping[str, plan.Role]) -> tuple[tuple[plan.
     if team.card.name == "cpu" or not actor or not critic or not {"actor", "critic"} <= set(roles):
         return (), 0
     one, other = roles["actor"], roles["critic"]
-    sides = _sides(team, actor, critic, team.named("reward"))
-    if critic.group == "actor" and (scorer := team.named("reward")) is not None:
-        sides[1].scorer = scorer.work
+    both = sides(team)
+    assert both is not None
     chosen = [_chosen(team, request, role) for request, role in ((actor, one), (critic, other))]
     rollouts = dataclasses.replace(team.rollouts, rows=one.rows)
     times = actor_times(chosen[0].seat, rollouts, actor.work.reference)
     found = joined(
-        dataclasses.replace(chosen[0], times=times), chosen[1], sides[1], apart=critic.group == "critic"
+        dataclasses.replace(chosen[0], times=times), chosen[1], both[1], apart=critic.group == "critic"
     )
     return _rounded(found.step), found.batch
 
