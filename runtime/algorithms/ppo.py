@@ -398,7 +398,7 @@ def evaluate(run: Run) -> dict[str, float]:
     assert run.validation is not None
     prompts = [sample for bins in run.validation.batches() for line in bins for sample in line]
     rollouts = run.online.roll_out(prompts, draw=0, validation=True)
-    answers = run.online.judges.answers(rollouts)
+    answers = cut_short(rollouts, run.online.judges.answers(rollouts), run.program_settings(Settings))
     scores = [answers.scores[r.id] for r in rollouts]
     return {
         "validation_reward": sum(scores) / len(scores),

@@ -24,7 +24,7 @@ Settings of the job, each complete
     ppo        the fields of `ppo` and `ppo.kl` flat: kl, kl_estimator, kl_in, kl_target, kl_horizon, ...
     generate   the sampling and the engine; `max_prompt_tokens` is said
     critic     {train: as `train`}: its own rates
-    reward     {function, merge, standardise, mean, std, clip, truncated_score}; `function` is "" for a model.
+    reward     {function, merge, standardise, mean, std, clip}; `function` is "" for a model.
                `merge` is by attribute of the role's model, {} where that model's `output.json` says
     serve      {batch: rows of one request, timeout_seconds, start_timeout_seconds}: requests are cut by index
 Data: `prompts` and `validation`, both rows of prompts.
@@ -294,8 +294,8 @@ def _batch_path(spec: OnlineSpec, name: str) -> str:
 
 
 def _flat(own: Any) -> dict[str, Any]:
-    """The section as the runtime reads it: flat, and without what is the reward's."""
-    said = own.model_dump(mode="json", exclude={"kl", "truncated_score"})
+    """The section as the runtime reads it: flat."""
+    said = own.model_dump(mode="json", exclude={"kl"})
     return said | {"kl": own.kl.coefficient, "kl_estimator": own.kl.estimator}
 
 
@@ -313,5 +313,4 @@ def _reward(spec: OnlineSpec) -> dict[str, Any]:
         "mean": reward.mean,
         "std": reward.std,
         "clip": reward.clip,
-        "truncated_score": spec.own.truncated_score,
     }

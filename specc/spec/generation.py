@@ -20,8 +20,9 @@ class Generate(Section):
     max_tokens: int = maths(1024, ge=1, le=10**7)
     """Tokens of a response at most."""
 
-    min_tokens: int = maths(1, ge=0, le=10**7)
-    """Tokens before which no response ends."""
+    min_tokens: int = maths(0, ge=0, le=10**7)
+    """Tokens before which no response ends. Log-probabilities stay the model's own, so where it would have
+    ended earlier they and the KL are not quite those of what was drawn."""
 
     max_prompt_tokens: int | None = maths(None, ge=1, le=10**7)
     """Tokens of a prompt at most; longer ones are left out and counted. Left out, what `train.seq_length`

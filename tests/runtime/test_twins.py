@@ -1,5 +1,7 @@
 """Tiny twins of the shipped specs: what preflight says of every one, and some that run to their end."""
 
+import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -36,6 +38,18 @@ def test_preflight_takes_the_twin_of_every_spec(tmp_path, name):
                 (tmp_path / needed).mkdir(exist_ok=True)
                 (tmp_path / needed / "output.json").write_text("{}")
             preflight.check(plan, read, role, place)
+
+
+@pytest.mark.parametrize("name", ["ppo_llama70b", "grpo_gsm8k", "reinforce_gsm8k"])
+def test_what_the_compiler_says_of_an_algorithm_is_what_its_program_reads(name):
+    (job,) = twin(name).jobs
+    program = importlib.import_module(f"runtime.algorithms.{job.roles[0].program}")
+    read = {field.name for field in dataclasses.fields(program.Settings)}
+    # of what the other algorithms have the settings are PPO's, and stay as they are
+    own = read if name.startswith("ppo") else read & set(program.Settings.__annotations__)
+    said = set(job.settings[job.roles[0].program]) - {"responses"}
+    assert said <= read
+    assert own - {"responses"} <= said | {"kl_in"}
 
 
 def stage(plan_file, job, role):
