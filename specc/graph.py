@@ -82,6 +82,11 @@ class Stage:
     placement: str = "hetjob"  # of several groups under Slurm: hetjob | split
     prefix: str = ""  # of its paths: `stages.NAME.`, or empty for the only stage
 
+    @property
+    def generates(self) -> bool:
+        """Whether it learns from its own responses, with several roles as a rule."""
+        return any(role.response_tokens for role in self.roles)
+
     def path(self, inner: str) -> str:
         """Where the spec says a value of this stage: `train.lr`, or `stages.NAME.train.lr`."""
         return self.prefix + inner

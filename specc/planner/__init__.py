@@ -140,7 +140,7 @@ def _job(
     requests, said = _requests(stage, profile, card, found, folder)
     most = profile.nodes or NODES_MOST
     settings, timeline = stage.settings, ()
-    if len(stage.roles) > 1:
+    if stage.generates:
         placed, more = _together(stage, requests, profile, card)
         roles, timeline = list(placed.roles), placed.timeline
         settings = {**settings, "serve": {**settings["serve"], "batch": placed.batch}}
@@ -219,7 +219,7 @@ def teams(graph: Graph, profile: Profile, folder: Path | str = ".") -> dict[str,
     return {
         stage.name: _team(stage, [r for other, r in asked if other is stage], profile, card)
         for stage in graph.stages
-        if len(stage.roles) > 1
+        if stage.generates
     }
 
 

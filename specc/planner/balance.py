@@ -371,6 +371,26 @@ def _pair(
     return _best_pair(actor, critic, spans[0], spans[1], last, objective == "cheapest") or first
 
 
+def alone(side: Side, nodes: int | None, objective: str, most: int | None) -> Choice | None:
+    """The best choice of a side that nobody learns beside; None when nothing fits."""
+    first = nodes or _fewest(side, most or NODES_MOST)
+    best = side.best(first) if first else None
+    if best is None or not first or nodes or objective == "fewest_nodes":
+        return best
+
+    def worth(seconds: float, count: int) -> float:
+        return seconds * count if objective == "cheapest" else seconds
+
+    least = worth(side.own(best), first)
+    for count in range(first + 1, (most or REACH * first) + 1):
+        if worth(side.least(count), count) >= least * (1 - NOTHING):
+            continue
+        choice = side.best(count)
+        if choice is not None and worth(side.own(choice), count) < least * (1 - NOTHING):
+            best, least = choice, worth(side.own(choice), count)
+    return best
+
+
 def _fewest(side: Side, most: int) -> int | None:
     """The smallest number of nodes that it fits on."""
     work = side.request.work

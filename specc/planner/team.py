@@ -15,12 +15,23 @@ from typing import Any
 
 from specc import plan
 from specc.diagnostics import Diagnostic
-from specc.planner.balance import ROWS_MOST, ActorSide, Choice, CriticSide, Pair, fits, joined, pair
+from specc.planner.balance import (
+    NOTHING,
+    ROWS_MOST,
+    ActorSide,
+    Choice,
+    CriticSide,
+    Pair,
+    alone,
+    fits,
+    joined,
+    pair,
+)
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Found
 from specc.planner.memory import model_state, role_memory
 from specc.planner.placement import Request, as_role, place
-from specc.planner.ppo import Rollouts, Step, actor_times
+from specc.planner.ppo import REQUEST, Rollouts, Step, Times, actor_times, timeline
 from specc.planner.rollout import Lengths
 from specc.planner.rules import Case
 from specc.planner.shapes import stage_parameters
@@ -89,9 +100,9 @@ def place_together(team: Team) -> tuple[Placed, list[Diagnostic]]:
         return Placed(()), said
     team = dataclasses.replace(team, requests=tuple(_with_guests(team, r) for r in team.requests))
     critic = team.named("critic")
-    if team.card.name == "cpu" or critic is None or critic.group != "critic":
+    if team.card.name == "cpu" or (critic is not None and critic.group != "critic"):
         return _one_by_one(team)
-    return _balanced(team)
+    return _balanced(team) if critic is not None else _uncriticised(team)
 
 
 # --- what cannot be --------------------------------------------------------------------------------------
@@ -321,6 +332,52 @@ def _balanced(team: Team) -> tuple[Placed, list[Diagnostic]]:
     return Placed(ordered, _rounded(found.step), found.batch), said
 
 
+def _uncriticised(team: Team) -> tuple[Placed, list[Diagnostic]]:
+    """An actor that learns alone; a reward model, if there is one, judges in its processes or its own."""
+    actor = _with_gpus(team, team.requests[0])
+    side = ActorSide(actor, team.card, actor.gpus or team.gpus, team.rollouts, team.offload)
+    most = min(team.most, actor.max_nodes or team.most)
+    choice = alone(side, actor.nodes, actor.objective, most if most < NODES_MOST - 1 else None)
+    if choice is None:
+        return _one_by_one(team)
+    said: list[Diagnostic] = []
+    roles: dict[str, plan.Role] = {}
+    for host in team.hosts[1:]:
+        role, more = place(_with_gpus(team, host), team.card, team.gpus_per_node, team.most)
+        said += more
+        if role is not None:
+            roles |= _group(team, host, role, said)
+    chosen = dataclasses.replace(actor, work=choice.work)
+    roles |= _group(team, chosen, _as_role(chosen, choice, ""), said)
+    ordered = tuple(roles[r.name] for r in team.requests if r.name in roles)
+    if len(ordered) < len(team.requests):
+        return Placed(ordered), said
+    step, batch = _scored(team, side, choice, roles.get("reward"))
+    first = dataclasses.replace(
+        ordered[0], step_seconds=round(step.seconds, 3), why=_why(actor, step, choice.nodes)
+    )
+    return Placed((first, *ordered[1:]), _rounded(step), batch), said
+
+
+def _scored(team: Team, side: ActorSide, choice: Choice, reward: plan.Role | None) -> tuple[Step, int]:
+    """The step, and the rows of a request that make it as short as any; all at once without a model."""
+    count, scorer = team.rollouts.count, team.named("reward")
+    found: list[tuple[Step, int]] = []
+    batch = count if reward is None else reward.layout.dp * reward.micro_batch
+    while not found or found[-1][1] < count:
+        request = 0.0
+        if reward is not None and scorer is not None:
+            seat = _chosen(team, scorer, reward).seat
+            request = REQUEST + seat.passed(min(batch, count), team.rollouts.tokens)
+        turns = {"request": request, "requests": -(-count // batch), "critic": 0.0}
+        apart = reward is None or reward.group != "actor"
+        step = timeline(Times(**choice.times, **turns), apart, ("actor", "reward"))
+        found.append((step, min(batch, count)))
+        batch *= 2
+    shortest = min(step.seconds for step, _ in found)
+    return next(one for one in reversed(found) if one[0].seconds <= shortest * (1 + NOTHING))
+
+
 def sides(team: Team) -> tuple[ActorSide, CriticSide] | None:
     """The choices of actor and critic; None where one is not there."""
     actor, critic, scorer = (team.named(name) for name in ("actor", "critic", "reward"))
@@ -344,20 +401,23 @@ def _idle_aims(actor: Request, critic: Request) -> list[Diagnostic]:
     return [Diagnostic("P038", "warning", message, actor.path(*aims), "", help)]
 
 
-def _role_of(request: Request, choice: Choice, found: Pair) -> plan.Role:
+def _as_role(request: Request, choice: Choice, why: str) -> plan.Role:
     case = dataclasses.replace(choice.found.case, work=choice.seat.work)
-    seat = dataclasses.replace(choice.found, case=case)
-    role = as_role(request, seat, _why(request, found))
+    role = as_role(request, dataclasses.replace(choice.found, case=case), why)
+    return dataclasses.replace(role, rows=choice.rows)
+
+
+def _role_of(request: Request, choice: Choice, found: Pair) -> plan.Role:
+    role = _as_role(request, choice, _why(request, found.step, choice.nodes))
     seconds = found.step.seconds
     if request.name != "actor":
         seconds -= found.step.waits[request.name]
-    return dataclasses.replace(role, step_seconds=round(seconds, 3), rows=choice.rows)
+    return dataclasses.replace(role, step_seconds=round(seconds, 3))
 
 
-def _why(request: Request, found: Pair) -> str:
+def _why(request: Request, step: Step, nodes: int) -> str:
     """One phrase: what was pinned or chosen, and what the step is made of."""
-    step, lane = found.step, request.name
-    nodes = (found.actor if lane == "actor" else found.critic).nodes
+    lane = request.name
     pinned = [name for name in request.pins.names if name in request.paths]
     where = f"{nodes} node{'' if nodes == 1 else 's'}"
     where += " as given" if request.nodes else ", chosen with the others"
