@@ -64,4 +64,4 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage grpo 2e1a11155d2fc17d93832984230c3101afcad0c7879df7d25fa6909138ccc720 8 29500 grpo actor
+run_stage grpo ecae99f290192a4409b8e358d98e318afab4a83d1173e0af42dd475e71b9de22 8 29500 grpo actor

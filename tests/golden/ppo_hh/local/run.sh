@@ -200,4 +200,4 @@ environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYT
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(8 8)
-run_groups ppo 24fc45cbe2c452f34b64bc7bb3db851d37e341a6eb753cf821b708d0824a91d2 29500 ppo
+run_groups ppo da5a9a6a2bc665861f93ebadc3bfd5274deb1bc7c60d9f5c849434c3d582276b 29500 ppo

@@ -200,4 +200,4 @@ environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYT
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(672 336)
-run_groups ppo bd0f114aaab5856d8bc177cc3ea9274190345c62cdcbc66f584d2ed85407044e 29500 ppo
+run_groups ppo db45719d5beb7ff0f98317da4716c30700e4a0e687acff34512f213032aac071 29500 ppo

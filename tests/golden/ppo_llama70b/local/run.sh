@@ -200,4 +200,4 @@ environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYT
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(64 32)
-run_groups ppo 39bea2eba52a256e937a36a234aa1de862175cfa0efe39b7c99d3723fc3d7062 29500 ppo
+run_groups ppo 63a689314c587b6a7341d91dcad61683545127939a07d13ad09b7b0b9efd431f 29500 ppo

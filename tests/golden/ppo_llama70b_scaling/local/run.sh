@@ -200,19 +200,19 @@ environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYT
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(64 32)
-run_groups nodes_8_4 bd2c236c44e8ce6bcc51506ef33194c4ef4ffe22752ac3c715d352d2acc09ecd 29500 nodes_8_4
+run_groups nodes_8_4 b925af559922599d6e384218e58e0523d817651833e910c4f392c1e7e2588600 29500 nodes_8_4
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(128 64)
-run_groups nodes_16_8 bd2c236c44e8ce6bcc51506ef33194c4ef4ffe22752ac3c715d352d2acc09ecd 29500 nodes_16_8
+run_groups nodes_16_8 b925af559922599d6e384218e58e0523d817651833e910c4f392c1e7e2588600 29500 nodes_16_8
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(256 128)
-run_groups nodes_32_16 bd2c236c44e8ce6bcc51506ef33194c4ef4ffe22752ac3c715d352d2acc09ecd 29500 nodes_32_16
+run_groups nodes_32_16 b925af559922599d6e384218e58e0523d817651833e910c4f392c1e7e2588600 29500 nodes_32_16
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(512 256)
-run_groups nodes_64_32 bd2c236c44e8ce6bcc51506ef33194c4ef4ffe22752ac3c715d352d2acc09ecd 29500 nodes_64_32
+run_groups nodes_64_32 b925af559922599d6e384218e58e0523d817651833e910c4f392c1e7e2588600 29500 nodes_64_32

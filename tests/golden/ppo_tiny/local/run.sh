@@ -197,4 +197,4 @@ environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(1 1)
-run_groups ppo 892228a1420dd66b84c1e522d9ebf92d63f25996badccda589d794b05594b1b2 29500 ppo
+run_groups ppo bb2b6f8ff5d5accc5c4320db2779b059ff7aafb04d194166f6bc9d3f5db09578 29500 ppo

@@ -63,5 +63,5 @@ run_stage() {
   echo "stage $1 is finished"
 }
 
-environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage reinforce 367735e935bdace19c34bc351bdea09644a28b11b0b56ad401822f5dcbe4095e 8 29500 reinforce actor
+environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
+run_stage reinforce 9e79d56174a865396b02ccb2a17b1423fd8e6240ed7b1df637c4c08ab93f2b86 8 29500 reinforce actor
