@@ -17,6 +17,7 @@ import errno
 import functools
 import json
 import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,6 +198,7 @@ def _from_entry(known: tuple[Entry, str], name: str, revision: str) -> plan.Mode
 
 def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, list[Diagnostic]]:
     file = path / "config.json" if path.is_dir() else path
+    shown = f"{name}/config.json" if path.is_dir() else name
     try:
         data = json.loads(_text_of(file))
     except OSError as error:
@@ -204,13 +206,13 @@ def _from_folder(path: Path, name: str, where: str) -> tuple[plan.Model | None, 
         help = "give the folder that holds the model's config.json, or `shape:` with its numbers"
         return None, [Diagnostic("P002", "error", message, where, "", help)]
     except (ValueError, RecursionError) as error:
-        message = f"`{name}/config.json` is not JSON: {_why_no_json(error)}"
+        message = f"`{shown}` is not JSON: {_why_no_json(error)}"
         return None, [Diagnostic("P002", "error", message, where, help="copy the model's config.json again")]
     try:
         shape = shape_from_config(data)
     except ShapeError as error:
         code = "P003" if error.family else "P002"
-        message = f"`{name}/config.json`: {error}"
+        message = f"`{shown}`: {error}"
         return None, [Diagnostic(code, "error", message, where, error.key, error.help)]
     folder = str(file.parent.resolve())
     return plan.Model(name, shape, plan.Weights("hf", folder), folder), []
@@ -399,7 +401,7 @@ def shape_from_config(data: Mapping[str, typing.Any]) -> plan.Shape:
     }
     if family == "gemma":
         values |= {"norm": "rmsnorm_1p", "activation": "geglu", "embedding_scale": math.sqrt(hidden)}
-    return checked(plan.Shape(**values | _experts(data)))
+    return checked(plan.Shape(**values | _experts(data)), CONFIG_KEYS)
 
 
 def _family(data: Mapping[str, typing.Any]) -> str:
@@ -523,24 +525,48 @@ LIMITS = {
 }
 
 
-def checked(shape: plan.Shape) -> plan.Shape:
-    """The shape itself when its numbers can be a transformer's; ShapeError names the key otherwise."""
+CONFIG_KEYS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "heads": "num_attention_heads",
+    "kv_groups": "num_key_value_heads",
+    "vocab": "vocab_size",
+    "max_positions": "max_position_embeddings",
+    "norm_epsilon": "rms_norm_eps",
+    "rope_base": "rope_theta",
+    "init_std": "initializer_range",
+    "experts_per_token": "num_experts_per_tok",
+}
+"""What a config.json calls our numbers, where it calls them otherwise and all families call them so."""
+
+
+def checked(shape: plan.Shape, names: Mapping[str, str] = types.MappingProxyType({})) -> plan.Shape:
+    """The shape itself when its numbers can be a transformer's; ShapeError names the key otherwise, as it is
+    called in the file that `names` is of.
+    """
+
+    def named(key: str) -> str:
+        return names.get(key, key)
+
     for key, choices in CHOICES.items():
         if getattr(shape, key) not in choices:
-            raise ShapeError(f"{key} `{getattr(shape, key)}` is not one of {', '.join(choices)}", key)
+            raise ShapeError(f"{named(key)} `{getattr(shape, key)}` is not one of {', '.join(choices)}", key)
     for key, (low, high) in LIMITS.items():
         value = getattr(shape, key)
         if not low <= value <= high:
-            raise ShapeError(f"{key} {value:g} is not between {low:g} and {high:g}", key)
+            raise ShapeError(f"{named(key)} {value:g} is not between {low:g} and {high:g}", key)
     if shape.heads % shape.kv_groups:
-        raise ShapeError(f"heads {shape.heads} is not a multiple of kv_groups {shape.kv_groups}", "kv_groups")
+        message = (
+            f"{named('heads')} {shape.heads} is not a multiple of {named('kv_groups')} {shape.kv_groups}"
+        )
+        raise ShapeError(message, "kv_groups")
     if shape.position == "rope" and int(shape.head_dim * shape.rope_percent) % 2:
         raise ShapeError(f"head_dim {shape.head_dim} must be even for rotary positions", "head_dim")
     if shape.experts and not 1 <= shape.experts_per_token <= shape.experts:
-        raise ShapeError(
-            f"experts_per_token {shape.experts_per_token} is not between 1 and experts {shape.experts}",
-            "experts_per_token",
-        )
+        each, of = named("experts_per_token"), named("experts")
+        message = f"{each} {shape.experts_per_token} is not between 1 and {of} {shape.experts}"
+        raise ShapeError(message, "experts_per_token")
     if shape.experts and not shape.expert_ffn:
-        raise ShapeError("experts need expert_ffn, the width of one expert", "expert_ffn")
+        raise ShapeError(f"experts need {named('expert_ffn')}, the width of one expert", "expert_ffn")
     return shape

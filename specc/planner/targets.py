@@ -40,6 +40,8 @@ KEYS = {
 }
 """Keys of config.json that must be there, and what we call them."""
 
+NOT_NOTHING = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+
 OPTIONAL = {
     "q_lora_rank": "query_rank",
     "first_k_dense_replace": "dense_layers",
@@ -71,7 +73,13 @@ def _shape(row: Mapping[str, Any]) -> Shape:
 def shape_from_config(data: Mapping[str, Any]) -> LatentShape:
     """The shape that such a config.json describes; ShapeError names the key of a missing or absurd number."""
     values: dict[str, Any] = {ours: _number(data, key) for key, ours in KEYS.items()}
+    for key in NOT_NOTHING:
+        if not values[KEYS[key]]:
+            raise ShapeError(f"`{key}` is 0, and latent attention needs it", key)
     values |= {ours: _number(data, key) for key, ours in OPTIONAL.items() if data.get(key) is not None}
+    if values.get("dense_layers", 0) > values["layers"]:
+        key, most = "first_k_dense_replace", values["layers"]
+        raise ShapeError(f"`{key}` is {values['dense_layers']}, more than num_hidden_layers {most}", key)
     shared = _number(data, "n_shared_experts") if data.get("n_shared_experts") is not None else 0
     shape = LatentShape(
         family="llama",
@@ -81,7 +89,7 @@ def shape_from_config(data: Mapping[str, Any]) -> LatentShape:
         tied=bool(data.get("tie_word_embeddings", False)),
         **values,
     )
-    checked(shape)
+    checked(shape, {ours: key for key, ours in KEYS.items()})
     return shape
 
 

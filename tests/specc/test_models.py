@@ -176,7 +176,10 @@ def test_a_url_is_planned_by_its_name():
         ({k: v for k, v in LLAMA.items() if k != "vocab_size"}, "`vocab_size` is missing"),
         ({**LLAMA, "num_hidden_layers": 0}, "layers 0 is not between 1 and 10000"),
         ({**LLAMA, "num_attention_heads": 0}, "must be positive"),
-        ({**LLAMA, "num_key_value_heads": 3}, "heads 4 is not a multiple of kv_groups 3"),
+        (
+            {**LLAMA, "num_key_value_heads": 3},
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 3",
+        ),
         ({**LLAMA, "hidden_size": -64}, "must be positive"),
         ({**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type `yarn` is not run"),
         ({**LLAMA, "rope_scaling": 3}, "rope_scaling is not an object"),

@@ -49,7 +49,11 @@ CONFIG = {
         ("hidden_size", None, "hidden_size"),
         ("kv_lora_rank", "16", "kv_lora_rank"),
         ("hidden_size", -1, "hidden_size"),
-        ("num_experts_per_tok", 9, "experts_per_token"),
+        ("num_hidden_layers", 0, "num_hidden_layers"),
+        ("num_experts_per_tok", 9, "num_experts_per_tok 9 is not between 1 and n_routed_experts 8"),
+        ("kv_lora_rank", 0, "kv_lora_rank"),
+        ("v_head_dim", 0, "v_head_dim"),
+        ("first_k_dense_replace", 5, "first_k_dense_replace"),
     ],
 )
 def test_absurd_numbers_are_refused_by_key(key, value, named):
