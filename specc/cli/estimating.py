@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from specc.planner.hardware import Gpu
     from specc.planner.rules import Broken
 
+SURE = 0.05
+"""The probability of running out of memory up to which it is said to fit; the search allows as much."""
+
 SIZES = ("gpus", "tp", "pp", "vp", "cp", "ep", "etp", "mbs", "gbs", "seq")
 
 
@@ -165,14 +168,41 @@ def text(name: str, question: Question, layout: Layout, answer: Estimate, broken
     total = f"{memory.total_gib:.2f} GiB of {memory.capacity_gib:.1f} ({share:.0%})"
     rows.append(("total", total))
     lines += ["", *tables.table(("memory", f"of rank {memory.worst_rank}"), rows), ""]
-    lines.append(f"the framework's log shows {memory.allocated_gib:.2f} GiB allocated, on the last stage")
-    verdict = "fits" if memory.oom_probability < 0.5 else "does not fit"
-    lines.append(f"{verdict}: runs out of memory with a probability of {memory.oom_probability:.0%}")
-    what = "a rollout of the batch" if q.phase == "generate" else "a step"
-    lines.append(
-        f"{what} takes {tables.duration(answer.step_seconds)}: {answer.tokens_per_second_per_gpu:,.0f} "
-        f"tokens/s and {answer.tflops_per_gpu:,.0f} TFLOP/s per GPU (not calibrated)"
-    )
+    lines += [*_verdict(q, answer, broken), *_speed(q, answer)]
     for each in broken:
         lines.append(f"problem[{each.code}]: {each.message}" + (f"; {each.help}" if each.help else ""))
     return "\n".join(lines)
+
+
+def _verdict(question: Question, answer: Estimate, broken: list[Broken]) -> list[str]:
+    """Whether memory suffices, how near the total is to its end, and what the other reading says."""
+    from specc.planner.feasibility import band
+
+    memory, chance = answer.memory, answer.memory.oom_probability
+    words = "fits" if chance < SURE else "may fit" if chance < 0.5 else "does not fit"
+    lines = [f"{words}: runs out of memory with a probability of {chance:.0%}"]
+    if broken:
+        lines = [
+            f"cannot run as it is: {len(broken)} problem{'s'[: len(broken) > 1]} below; its memory {lines[0]}"
+        ]
+    lines.append(f"  {band(memory.total_gib, memory.capacity_gib, question.expandable)}")
+    if memory.lean_gib < memory.total_gib and chance > 0:
+        lines.append(
+            f"  {memory.lean_gib:.1f} GiB if what is not said saves memory, as in most tuned recipes (16-bit "
+            "gradients and masters, more recomputed); the probability is of both"
+        )
+    logged = f"the framework's log shows {memory.allocated_gib:.2f} GiB allocated, on the last stage"
+    return [*lines, logged]
+
+
+def _speed(question: Question, answer: Estimate) -> list[str]:
+    from specc.cli import tables
+
+    what = "a rollout of the batch" if question.phase == "generate" else "a step"
+    rates = (answer.tokens_per_second_per_gpu, answer.tflops_per_gpu)
+    tokens, tflops = (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}" for rate in rates)
+    took = tables.duration(answer.step_seconds)
+    return [
+        f"{what} takes {took}: {tokens} tokens/s and {tflops} TFLOP/s per GPU",
+        f"predictions: {'' if answer.calibrated else 'not '}calibrated",
+    ]

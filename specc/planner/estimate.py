@@ -13,7 +13,6 @@ running out is a mean of both readings, and a layout that only the lean one lets
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,14 +67,17 @@ class MemoryEstimate:
     total_gib: float
     allocated_gib: float
     capacity_gib: float
-    oom_probability: float
+    oom_probability: float  # the mean of both readings
+    lean_gib: float  # the total of the lean reading; as `total_gib` where the question leaves nothing open
     parts: dict[str, float]
     worst_rank: int
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The answer; `problems` holds codes that `specc explain` explains."""
+    """The answer; `problems` holds codes that `specc explain` explains. No run corrected it: corrections
+    belong to a cluster's profile, and none is asked.
+    """
 
     fits: bool
     memory: MemoryEstimate
@@ -83,6 +85,7 @@ class Estimate:
     tokens_per_second_per_gpu: float
     tflops_per_gpu: float
     problems: list[str]
+    calibrated: bool = False
 
 
 def estimate(question: Question) -> tuple[Estimate, Layout, list[Broken]]:
@@ -200,21 +203,29 @@ def _lean(question: Question, work: Workload) -> tuple[Workload, str]:
     return dataclasses.replace(work, **saving), mode
 
 
-def _oom(question: Question, work: Workload, layout: Layout, total_gib: float) -> float:
+def _lean_gib(question: Question, work: Workload, layout: Layout, total_gib: float) -> float:
+    """The total of the lean reading."""
+    if not work.trains:
+        return total_gib
+    lean, mode = _lean(question, work)
+    return min(total_gib, peak(lean, layout, question.mbs, mode).total / GIB)
+
+
+def _oom(question: Question, total_gib: float, lean_gib: float) -> float:
     """How likely the run is out of memory, over both readings of what is not said."""
     capacity = question.gpu.usable_gib
     said = oom_probability(total_gib, capacity, question.expandable)
-    if not said or not work.trains:
-        return said
-    lean, mode = _lean(question, work)
-    least = min(total_gib, peak(lean, layout, question.mbs, mode).total / GIB)
-    saving = oom_probability(least, capacity, question.expandable)
+    saving = oom_probability(lean_gib, capacity, question.expandable)
     return round(LEAN * saving + (1 - LEAN) * said, 3)
 
 
 def _per_node(question: Question) -> int:
-    """GPUs of a node as this number of GPUs fills nodes evenly."""
-    return math.gcd(question.gpus, question.gpu.gpus_per_node)
+    """GPUs of a node, as this number fills nodes evenly: as many as can be, multiples of TP first."""
+    gpus, most = question.gpus, question.gpu.gpus_per_node
+    if gpus <= most or gpus % most == 0:
+        return min(gpus, most)
+    even = [size for size in range(most, 0, -1) if gpus % size == 0]
+    return next((size for size in even if size % question.tp == 0), even[0])
 
 
 def _case(question: Question, work: Workload, layout: Layout) -> Case:
@@ -226,11 +237,13 @@ def _memory(question: Question, work: Workload, layout: Layout) -> MemoryEstimat
     worst = peak(work, layout, question.mbs, question.mode)
     logged = stage_peak(work, layout, question.mbs, question.mode, layout.pp - 1)
     total, capacity = worst.total / GIB, question.gpu.usable_gib
+    lean = _lean_gib(question, work, layout, total)
     return MemoryEstimate(
         total_gib=round(total, 3),
         allocated_gib=round(logged.allocated / GIB, 3),
         capacity_gib=capacity,
-        oom_probability=_oom(question, work, layout, total),
+        oom_probability=_oom(question, total, lean),
+        lean_gib=round(lean, 3),
         parts={name: round(value / GIB, 3) for name, value in worst.parts},
         worst_rank=worst.stage * layout.tp * layout.cp * layout.dp,
     )

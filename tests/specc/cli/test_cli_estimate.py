@@ -35,9 +35,11 @@ def test_the_json_has_the_keys_of_the_contract(specc):
         "tokens_per_second_per_gpu",
         "tflops_per_gpu",
         "problems",
+        "calibrated",
     }
     memory = {"total_gib", "allocated_gib", "capacity_gib", "oom_probability", "parts", "worst_rank"}
-    assert set(answer["memory"]) == memory
+    assert set(answer["memory"]) == memory | {"lean_gib"}
+    assert answer["calibrated"] is False
     assert answer["fits"] is True
     assert answer["problems"] == []
     assert sum(answer["memory"]["parts"].values()) == pytest.approx(answer["memory"]["total_gib"], abs=0.01)
@@ -48,7 +50,29 @@ def test_people_get_a_table_and_a_verdict(specc):
     ran = specc("estimate", *LAYOUT)
     assert ran.code == 0
     assert "llama3-70b, pretrain in bf16, on 64 x h100-80gb: TP8·PP4·DP2" in ran.out
-    assert "fits: runs out of memory with a probability of 0%" in ran.out
+    assert "\nfits: runs out of memory with a probability of 0%" in ran.out
+    assert "predictions: not calibrated" in ran.out
+
+
+def test_what_is_not_said_is_read_both_ways_and_that_is_said(specc):
+    words = ["--model", "llama3.1-405b", "--gpu", "h100", "--gpus", "1024", "--tp", "8", "--pp", "8"]
+    words += ["--seq", "8192", "--gbs", "256"]
+    memory = estimate(specc, *words)["memory"]
+    assert memory["lean_gib"] < memory["capacity_gib"] < memory["total_gib"]
+    said = specc("estimate", *words).out
+    assert "\nmay fit: runs out of memory with a probability of" in said
+    assert f"{memory['lean_gib']:.1f} GiB if what is not said saves memory" in said
+
+
+@pytest.mark.parametrize(("gpus", "tp", "problems"), [(6, 2, []), (12, 4, []), (10, 4, ["P011", "P015"])])
+def test_gpus_that_do_not_fill_their_nodes_fill_them_as_evenly_as_can_be(specc, gpus, tp, problems):
+    words = ["--model", "llama3-8b", "--gpu", "h100", "--gpus", str(gpus), "--tp", str(tp)]
+    assert estimate(specc, *words)["problems"] == problems
+
+
+def test_a_layout_that_breaks_rules_is_not_said_to_fit(specc):
+    said = specc("estimate", "--model", "llama3-8b", "--gpu", "h100", "--gpus", "8", "--ep", "2").out
+    assert "\ncannot run as it is: 1 problem below" in said
 
 
 def test_a_layout_that_breaks_rules_is_answered_with_their_codes(specc):
