@@ -287,9 +287,14 @@ def _heads_that_do_not_fit(stage: Stage, stages: Mapping[str, Stage]) -> list[Di
         source = role.model.get("from")
         given = stages.get(source) if isinstance(source, str) else None
         before = next((r for r in given.roles if r.trains), None) if given else None
-        if before is None or before.head == "language":
+        if before is None:
             continue
         path = f"{role.paths.get('model', 'model')}.from"
+        if role.head != "language" and not role.trains:  # it scores with the head that it came with
+            said += _scores_that_nobody_learnt(stage, role, before, path)
+            continue
+        if before.head == "language":
+            continue
         if role.head == "language":
             message = f"stage `{source}` makes a reward model, which gives numbers and predicts no tokens"
             help = "take the model that the reward model began from"
@@ -303,6 +308,25 @@ def _heads_that_do_not_fit(stage: Stage, stages: Mapping[str, Stage]) -> list[Di
             continue
         said.append(Diagnostic("G003", "error", message, path, "", help))
     return said
+
+
+def _scores_that_nobody_learnt(
+    stage: Stage, role: StageRole, before: StageRole, path: str
+) -> list[Diagnostic]:
+    """A reward model from a stage that trained none, or a score merged from marks that its head lacks."""
+    source = role.model["from"]
+    if before.head == "language":
+        message = f"stage `{source}` makes no reward model, so its scores would be those of a random head"
+        help = "name a stage of algorithm reward, or use a function"
+        return [Diagnostic("G003", "error", message, path, "", help)]
+    merged = stage.settings.get("reward", {}).get("merge", {})
+    unknown = next((name for name in merged if name not in before.attributes), None)
+    if unknown is None:
+        return []
+    gives = listed(before.attributes) if before.attributes else "one number"
+    message = f"the head of stage `{source}` gives no `{unknown}`, but {gives}"
+    where = stage.path("roles.reward.merge")
+    return [Diagnostic("G003", "error", message, where, "", "merge what it gives, or remove `merge`")]
 
 
 def _ordered(stages: Mapping[str, Stage]) -> tuple[list[Stage], list[str]]:

@@ -13,7 +13,7 @@
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
   team.py       several roles -> machines    balance.py    actor and critic chosen together
-  ppo.py        seconds of a PPO step
+  ppo.py        seconds of a PPO step        alternatives.py  what else there was for several roles
 
 In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
 a `specc.plan.Plan`, complete, or the reasons why there is none. `specc.compile` and the CLI import this
