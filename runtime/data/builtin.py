@@ -83,11 +83,14 @@ class ArithmeticRows:
         return row
 
     def _wrong(self, draw: random.Random, right: int) -> str:
-        """Another number: one or two off, one of as many digits, or any, a third of the time each."""
+        """Another number: one or two off, one of as many digits, the right one with a digit more or less, or
+        any. A model that has not seen some kind of mistake may take it for right.
+        """
         others = [n for n in range(2 * self.largest + 1) if n != right]
         near = [n for n in others if abs(n - right) <= 2]
         alike = [n for n in others if len(str(n)) == len(str(right))]
-        return str(draw.choice(draw.choice([near, alike, others])))
+        slips = [10 * right + digit for digit in range(1, 10)] + ([right // 10] if right > 9 else [])
+        return str(draw.choice(draw.choice([near, alike, slips, others])))
 
     def _marked(self, draw: random.Random, question: str, right: str, wrong: str) -> dict[str, Any]:
         is_right = draw.random() < 0.5

@@ -197,4 +197,4 @@ environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(1 1)
-run_groups ppo bb2b6f8ff5d5accc5c4320db2779b059ff7aafb04d194166f6bc9d3f5db09578 29500 ppo
+run_groups ppo 20b6cc087401634ee98e0c3ac31008925f1120acfad2621def70cd2aa16d4e79 29500 ppo
