@@ -11,7 +11,7 @@ from specc import cli
 from specc.compile import compile_spec
 from specc.pages.lines import MOST_POINTS, Curve, lines, rounded_range, smoothed, thinned
 from specc.plan import to_json
-from specc.report import read_curves, read_run
+from specc.report import gains, read_curves, read_run
 
 
 def a_run(folder: Path, losses: list[float]) -> Path:
@@ -38,6 +38,25 @@ def test_a_run_says_what_its_stages_came_to(tmp_path: Path) -> None:
     assert run.roles[0].curves["loss"] == ((1.0, 3.0), (2.0, 2.0), (3.0, 1.0))
     assert run.roles[0].samples[0]["response"] == "2"
     assert len(run.measurements) == 1
+
+
+def test_what_a_stage_changed_is_the_mean_of_its_first_and_last_tenth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = a_run(tmp_path / "mine", [5.0, 3.0, *[2.0] * 16, 1.0, 0.5])
+    [gain] = gains(read_run(folder))
+    assert (gain.metric, gain.first, gain.last) == ("loss", 4.0, 0.75)
+    assert cli.run(["report", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder}/report.html\n"
+    assert said.err.splitlines()[-1].split() == [gain.role, "loss", "4", "->", "0.75"]
+
+
+def test_a_reward_tells_more_than_the_loss_beside_it(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "mine", [1.0])
+    stage = read_run(folder).plan.jobs[0].stage
+    (folder / stage / "metrics.jsonl").write_text('{"step": 1, "loss": 1, "reward": 0.5, "kl": 0}\n')
+    assert [gain.metric for gain in gains(read_run(folder))] == ["reward", "kl"]
 
 
 def test_torn_lines_are_counted_but_for_one_that_is_being_written(tmp_path: Path) -> None:
