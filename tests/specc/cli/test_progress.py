@@ -50,6 +50,12 @@ def test_a_pipe_gets_about_ten_lines_a_stage(capsys):
     assert said[-1] == "sft  step 40/40  loss 1.0000  12,346 tokens/s"
 
 
+def test_where_there_is_a_reward_it_is_shown_instead_of_the_loss(capsys):
+    view = Plain(job(steps=1))
+    view.step({"step": 1, "loss": 1.0, "reward": 0.25, "tokens_per_second": 900})
+    assert capsys.readouterr().err == "sft  step 1/1  reward 0.250  900 tokens/s\n"
+
+
 def test_after_a_resume_the_steps_that_were_kept_are_not_shown_again(tmp_path, capsys):
     attempt = tmp_path / "sft/attempts/2"
     attempt.mkdir(parents=True)
