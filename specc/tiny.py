@@ -87,7 +87,8 @@ def shrunk(shape: Shape) -> Shape:
 
 def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
     train = stage.get("train") or {}
-    steps = ONLINE_STEPS if "generate" in stage else STEPS
+    is_online = "rollouts" in (stage.get(stage.get("algorithm", "")) or {})
+    steps = ONLINE_STEPS if is_online else STEPS
     if train:
         yield _set(f"{prefix}train.steps", min(train.get("steps") or steps, steps))
     for path, most in AT_MOST.items():
@@ -101,7 +102,7 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     yield from _of_role(stage, prefix, folder)
     for name, role in (stage.get("roles") or {}).items():
         yield from _of_role(role, f"{prefix}roles.{name}.", folder)
-    if "generate" in stage:
+    if is_online:
         yield from _of_rollouts(stage, prefix)
     model = stage.get("model") or _at(stage, "roles.actor.model") or ""
     chats, judged = "chat_template" in model, stage.get("algorithm") == "reward"
