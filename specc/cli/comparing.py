@@ -25,6 +25,9 @@ def text(found: Comparison) -> str:
     if found.too_large:
         rows = [_large(rival, found.margin) for rival in found.too_large]
         lines += ["", "nearest that do not fit:", *_indented(LARGE, rows)]
+    if found.times:
+        timed = [(t.lane, t.part, duration(t.seconds), f"= {t.text}" if t.text else "") for t in found.times]
+        lines += ["", "the step, by whose GPUs it takes:", *_indented(("", "", "", ""), timed)[1:]]
     if found.formulas:
         where = f"memory of the fullest GPU, in pipeline stage {found.stage}:"
         rows = [(f.part, _size(f.gib), f"= {f.text}" if f.text else "") for f in found.formulas]
@@ -46,7 +49,8 @@ def _size(gib: float) -> str:
 def _runner(rival: Rival, found: Comparison) -> tuple[str, ...]:
     lost = ""
     if rival.step_seconds and found.step_seconds:
-        lost = f"{rival.slower:.2g} s ({rival.slower / found.step_seconds:+.1%})"
+        share = rival.slower / found.step_seconds
+        lost = f"{rival.slower:.2g} s ({share:+.1%})" if rival.slower else "less than 1 ms"
     return (
         rival.layout,
         str(rival.micro_batch),

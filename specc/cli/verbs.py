@@ -130,10 +130,10 @@ def choices_of(options: Options, done: Compilation) -> list[Option]:
 
 
 def pinned_nodes(done: Compilation) -> list[str]:
-    """The paths that fix how many nodes a stage takes."""
+    """The paths that fix how many nodes a role takes."""
     assert done.graph
-    stages = (stage for stage in done.graph.stages if any(role.nodes for role in stage.roles))
-    return [stage.path("nodes") for stage in stages]
+    roles = ((stage, role) for stage in done.graph.stages for role in stage.roles if role.nodes)
+    return list(dict.fromkeys(role.paths.get("nodes", stage.path("nodes")) for stage, role in roles))
 
 
 def compile(options: Options) -> int:

@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping
 
 from specc import plan
-from specc.planner.balance import Choice, Pair, Side, joined, pair
-from specc.planner.comparison import RUNNERS_UP, Comparison, Rival, bubble, compare
+from specc.planner.balance import ActorSide, Choice, CriticSide, Pair, Side, joined, pair
+from specc.planner.comparison import RUNNERS_UP, Comparison, Rival, Timed, bubble, compare
 from specc.planner.layouts import Found
 from specc.planner.memory import GIB
 from specc.planner.phases import peak, phases
 from specc.planner.placement import Request
+from specc.planner.ppo import Times, critic_times, formulas
 from specc.planner.rules import Case
 from specc.planner.team import Team, sides
 from specc.planner.workload import Workload
@@ -35,8 +36,10 @@ def compared(team: Team, request: Request, roles: Mapping[str, plan.Role]) -> Co
     if role.group != role.name:
         return dataclasses.replace(found, runners_up=(), too_large=())
     both = sides(team)
-    if both is None or request.name not in ("actor", "critic") or team.card.name == "cpu":
+    if team.card.name == "cpu":
         return found
+    if both is None or request.name not in ("actor", "critic"):  # the search knows of training alone
+        return dataclasses.replace(found, runners_up=())
     actor, critic = both
     side: Side = actor if request.name == "actor" else critic
     choices = {name: _planned(s, roles[name]) for name, s in (("actor", actor), ("critic", critic))}
@@ -47,7 +50,27 @@ def compared(team: Team, request: Request, roles: Mapping[str, plan.Role]) -> Co
         rivals.append(_rival(choice, step, roles["actor"].step_seconds))
     others = sorted((r for r in rivals if r.layout != str(role.layout)), key=lambda r: r.step_seconds)
     return dataclasses.replace(
-        found, step_seconds=roles["actor"].step_seconds, runners_up=tuple(others[:RUNNERS_UP])
+        found,
+        step_seconds=roles["actor"].step_seconds,
+        runners_up=tuple(others[:RUNNERS_UP]),
+        times=_timed(joined(choices["actor"], choices["critic"], critic), actor, critic),
+    )
+
+
+def _timed(chosen: Pair, actor: ActorSide, critic: CriticSide) -> tuple[Timed, ...]:
+    """The parts of the planned step, lane by lane, with their formulas."""
+    rollouts = dataclasses.replace(actor.rollouts, rows=chosen.actor.rows)
+    judged = critic_times(
+        chosen.critic.seat, critic.scores(chosen.critic), rollouts, chosen.batch, critic.swaps
+    )
+    said = formulas(chosen.actor.seat, rollouts, Times(**chosen.actor.times, **judged))
+    said |= {"critic train": f"{rollouts.epochs} x {rollouts.count} rows of {rollouts.tokens} tokens"}
+    names = dict.fromkeys((part.lane, part.name) for part in chosen.step.parts)
+    return tuple(
+        Timed(
+            name, lane, round(chosen.step.of(name, lane), 3), said.get(f"{lane} {name}", said.get(name, ""))
+        )
+        for lane, name in sorted(names, key=lambda key: key[0])
     )
 
 
@@ -106,7 +129,7 @@ def _rival(choice: Choice, seconds: float, planned: float) -> Rival:
         recompute=case.recompute,
         recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
         step_seconds=round(seconds, 3),
-        slower=round(seconds - planned, 3),
+        slower=round(seconds - planned, 3) + 0.0,  # no -0
         bubble=bubble(case.layout, case.micro_batch, case.work.global_batch),
         total_gib=round(total, 3),
         over_gib=round(total - case.gpu.usable_gib, 3),

@@ -52,6 +52,16 @@ class Formula:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """A part of a step, and how its seconds come about."""
+
+    part: str
+    lane: str  # the group whose processes it takes
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The winner among its rivals. `bubble` is the winner's own."""
 
@@ -64,6 +74,7 @@ class Comparison:
     margin: float  # the likeliness of running out of memory that the search allows
     stage: int  # the pipeline stage of the fullest GPU
     formulas: tuple[Formula, ...]
+    times: tuple[Timed, ...]  # of a step that several roles make; none where one role makes it
     bands: tuple[Band, ...]  # how likely it runs out, with expandable segments and without; none on a CPU
 
 
@@ -84,6 +95,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         margin=layouts.MARGIN,
         stage=stage,
         formulas=tuple(formulas(request, role, card, stage)),
+        times=(),
         bands=bands(role),
     )
 
@@ -121,7 +133,7 @@ def _rival(found: Found, role: Role) -> Rival:
         recompute=case.recompute,
         recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
         step_seconds=round(found.seconds, 3) if shown else 0.0,
-        slower=round(found.seconds - role.step_seconds, 3) if shown else 0.0,
+        slower=round(found.seconds - role.step_seconds, 3) + 0.0 if shown else 0.0,  # no -0
         bubble=bubble(case.layout, case.micro_batch, case.work.global_batch),
         total_gib=round(found.total_gib, 3),
         over_gib=round(found.total_gib - case.gpu.usable_gib, 3) if shown else 0.0,
@@ -181,6 +193,9 @@ OTHERS = {
     "outside": "CUDA context and NCCL's buffers, which the framework's counters do not show",
     "imbalance": "experts that get more tokens than their share",
     "cache": "keys and values",
+    "engine weights": "what a second engine holds of the model, cut by TP alone unless it is resharded",
+    "gathered": "pieces of the optimizer's state on their way to the host",
+    "workspace": "workspaces of matrix products",
 }
 
 
@@ -227,6 +242,8 @@ def _activations(request: Request, role: Role, stage: int, size: float) -> str:
     rest = (size - product) / 2**20
     if rest < -2:  # pieces differ, and those in flight are the smaller ones
         return f"{kept / 2**20:,.1f} MiB of a layer x {size / kept:,.2f} layers in flight"
+    if not kept:  # nothing stays for a backward pass
+        return f"{rest:,.1f} MiB while one layer is computed"
     return said + (f" + {rest:,.1f} MiB while one layer is computed" if rest > 2 else "")
 
 

@@ -236,7 +236,8 @@ def _nothing(request: Request, card: Gpu, gpus: int, most: int) -> list[Diagnost
         path = request.path(*[field for field in first.fields if field in request.paths])
         return [Diagnostic(first.code, "error", first.message, path, "", first.help)]
     where = _nodes(nodes, gpus, card) if request.nodes else f"up to {_nodes(most, gpus, card)}"
-    message = f"{request.model.name} does not fit on {where}"
+    who = f"the {request.name} ({request.model.name})" if request.group else request.model.name
+    message = f"{who} does not fit on {where}"
     path = request.path("nodes", "max_nodes")
     return [Diagnostic("P031", "error", message, path, "", _smallest(request, card, gpus))]
 
