@@ -37,6 +37,7 @@ from specc.planner.rollout import (
     resharded,
     rollout_seconds,
     swap_seconds,
+    token_seconds,
 )
 from specc.planner.shapes import stage_parameters
 from specc.planner.workload import Workload
@@ -254,3 +255,36 @@ class _Lanes:
 
     def step(self) -> Step:
         return Step(tuple(sorted(self._parts, key=lambda part: part.start)))
+
+
+def formulas(actor: Seat, rollouts: Rollouts, times: Times) -> dict[str, str]:
+    """How the seconds of each part come about, with their numbers."""
+    layout = engine_layout(actor.layout, rollouts)
+    replicas, at_once = layout.dp * layout.cp, rollouts.rows * layout.pp
+    waves = math.ceil(rollouts.count / (at_once * replicas))
+    lengths, batch = rollouts.lengths, min(at_once, -(-rollouts.count // replicas))
+    longest = lengths.longest(batch)
+    token = token_seconds(
+        actor.work, layout, batch, rollouts.prompt + longest / 2, actor.gpu, rollouts.engine
+    )
+    steps = rollouts.epochs * max(1, rollouts.count // actor.work.global_batch)
+    rows = f"{rollouts.count} rows of {rollouts.tokens} tokens"
+    kind = "batch, filled as rows end," if ENGINES[rollouts.engine].continuous else _count(waves, "wave")
+    found = {
+        "overhead": "rollouts dealt, advantages, metrics (fitted)",
+        "refit": f"weights to {rollouts.engine}" if times.refit else "",
+        "generate": f"{kind} of {replicas} x {batch} rows, the longest of each {longest:.0f} tokens"
+        f" at {token * 1e3:.1f} ms, the longest of all {lengths.longest(rollouts.count):.0f}",
+        "judge": f"{_count(times.requests, 'request')} x {times.request:.2f} s" if times.judge else "",
+        "log-probs": f"{rows} forward",
+        "reference": f"the same, and {times.reference - times.logprobs:.2f} s of swaps"
+        if times.reference
+        else "",
+        "offload": "Adam's state to the host, and back" if times.offload else "",
+        "train": f"{_count(steps, 'optimizer step')} x {times.actor / steps:.2f} s",
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _count(count: float, noun: str) -> str:
+    return f"{count:.0f} {noun}{'' if count == 1 else 's'}"

@@ -77,6 +77,15 @@ def test_runners_up_are_told_by_the_whole_step_and_lose(planned):
         assert all(rival.nodes == roles[name].nodes for rival in found.runners_up)
 
 
+def test_the_parts_of_the_step_are_told_with_their_numbers(planned):
+    job, team = planned("ppo: {rollouts: 128}")
+    found = compared(team, team.requests[0], by_name(job))
+    own = {timed.part: timed for timed in found.times if timed.lane == "actor"}
+    assert sum(timed.seconds for timed in own.values()) == pytest.approx(found.step_seconds, abs=0.02)
+    assert "2 optimizer steps x" in own["train"].text
+    assert "128 rows" in own["log-probs"].text
+
+
 def test_a_guest_had_no_choice(planned):
     job, team = planned()
     request = next(r for r in team.requests if r.name == "reference")
