@@ -9,7 +9,10 @@
   workload.py   what a role does              activations.py  what a layer keeps, logits, in flight
   estimate.py   one given layout, no spec     rollout.py      seconds of a rollout
   phases.py     memory phase by phase         feasibility.py  how near to the device's end
-  layer_time.py seconds of a layer
+  layer_time.py seconds of a layer            step_parts.py  seconds of a step, part by part, as formulas
+  local_layer.py, te_layer.py  what a layer of either kind keeps, tensor by tensor (kept.py: one of them)
+  buffers.py    state to the byte             saving.py     room that writing a checkpoint takes
+  recompute.py  what is computed again        calibration.py  what a run took against what it was predicted
   targets.py    models planned for, not run  options.py    nodes against time
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
   team.py       several roles -> machines    balance.py    actor and critic chosen together
