@@ -127,6 +127,7 @@ class Memory:
     parts: dict[str, float] = field(default_factory=dict)
     worst_rank: int = 0
     phases: dict[str, float] = field(default_factory=dict)  # GiB of each; the largest is the total
+    unverified: tuple[str, ...] = ()  # phases whose bytes were never held to a run or to the real objects
 
 
 @dataclass(frozen=True)

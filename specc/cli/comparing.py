@@ -27,7 +27,8 @@ def text(found: Comparison) -> str:
         lines += ["", "nearest that do not fit:", *_indented(LARGE, rows)]
     if found.times:
         timed = [(t.lane, t.part, duration(t.seconds), f"= {t.text}" if t.text else "") for t in found.times]
-        lines += ["", "the step, by whose GPUs it takes:", *_indented(("", "", "", ""), timed)[1:]]
+        by = "by whose GPUs it takes" if any(t.lane for t in found.times) else "part by part"
+        lines += ["", f"the step, {by}:", *_indented(("", "", "", ""), timed)[1:]]
     if found.formulas:
         where = f"memory of the fullest GPU, in pipeline stage {found.stage}:"
         rows = [(f.part, _size(f.gib), f"= {f.text}" if f.text else "") for f in found.formulas]

@@ -116,6 +116,8 @@ def _notes(role: Role) -> list[str]:
         largest = sorted(role.memory.parts.items(), key=lambda part: -part[1])
         parts = ", ".join(f"{name} {gib:.1f}" for name, gib in largest if gib >= 0.05)
         lines += [f"holds {parts} GiB"] if parts else []
+    if role.memory.unverified and role.memory.capacity_gib:
+        lines += [f"memory not yet verified by runs: {', '.join(role.memory.unverified)}"]
     return lines
 
 

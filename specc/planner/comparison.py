@@ -8,6 +8,7 @@ pinned.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from specc.plan import Layout, Role
@@ -20,6 +21,7 @@ from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes,
 from specc.planner.placement import Request
 from specc.planner.shapes import layers_of_stage, padded_vocab, stage_layers, stage_parameters
 from specc.planner.space import Space
+from specc.planner.step_parts import step_parts
 from specc.planner.workload import Workload
 
 RUNNERS_UP, NEAREST = 4, 3
@@ -74,7 +76,7 @@ class Comparison:
     margin: float  # the likeliness of running out of memory that the search allows
     stage: int  # the pipeline stage of the fullest GPU
     formulas: tuple[Formula, ...]
-    times: tuple[Timed, ...]  # of a step that several roles make; none where one role makes it
+    times: tuple[Timed, ...]  # of a step, in all lanes where several roles make it; none on a CPU
     bands: tuple[Band, ...]  # how likely it runs out, with expandable segments and without; none on a CPU
 
 
@@ -95,7 +97,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         margin=layouts.MARGIN,
         stage=stage,
         formulas=tuple(formulas(request, role, card, stage)),
-        times=(),
+        times=tuple(times(request, role, card)),
         bands=bands(role),
     )
 
@@ -157,6 +159,17 @@ def bands(role: Role) -> tuple[Band, ...]:
 
 
 # --- memory, with its numbers ------------------------------------------------------------------------
+
+
+def times(request: Request, role: Role, card: Gpu) -> Iterator[Timed]:
+    """The parts of a role's step, each a formula with its numbers."""
+    work = request.work
+    work = dataclasses.replace(work, recompute_layers=role.recompute_layers)
+    work = dataclasses.replace(work, recompute_modules=role.recompute_modules)
+    for part in step_parts(work, role.layout, role.micro_batch, role.recompute, card, role.gpus):
+        numbers = ", ".join(f"{each.symbol} {each.value:.4g} {each.meaning}" for each in part.numbers)
+        corrected = f" x {work.time_factor:g} as runs taught" if work.time_factor != 1 else ""
+        yield Timed(part.name, "", work.time_factor * part.seconds, f"{part.formula}{corrected}; {numbers}")
 
 
 def formulas(request: Request, role: Role, card: Gpu, stage: int) -> list[Formula]:

@@ -387,4 +387,5 @@ def role_memory(work: Workload, layout: Layout, micro_batch: int, recompute: str
         parts={name: round(value / GIB, 3) for name, value in worst.parts},
         worst_rank=worst.stage * layout.tp * layout.cp * layout.dp,
         phases={phase.name: round(phase.gib, 3) for phase in every},
+        unverified=tuple(phase.name for phase in every if not phase.verified),
     )

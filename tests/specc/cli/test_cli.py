@@ -99,7 +99,7 @@ def test_the_plan_as_json_has_the_keys_of_the_contract(specc, spec):
     assert set(role) == {*words.split(), "step_seconds", "why", "calibration"}
     assert set(role["layout"]) == {"tp", "pp", "vp", "cp", "ep", "etp", "dp"}
     memory = {"total_gib", "capacity_gib", "oom_probability", "parts", "worst_rank"}
-    assert set(role["memory"]) == memory | {"phases"}
+    assert set(role["memory"]) == memory | {"phases", "unverified"}
     assert set(plan["totals"]) == {"gpu_hours", "wall_seconds", "jobs"}
 
 

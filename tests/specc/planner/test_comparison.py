@@ -65,6 +65,13 @@ def test_the_parts_are_those_of_the_plan(compile_text, more):
     assert {f.part: f.gib for f in found.formulas} == pytest.approx(parts, abs=0.001)
 
 
+@pytest.mark.parametrize("more", [[], ["nodes=32"], ["model=mixtral-8x7b", "nodes=8"]])
+def test_the_parts_of_a_step_add_up_to_it(compile_text, more):
+    found, role, _ = compared(compile_text, *more)
+    assert sum(part.seconds for part in found.times) == pytest.approx(role.step_seconds, abs=2e-3)
+    assert all(part.text for part in found.times)
+
+
 def product(text: str) -> float:
     """A formula as arithmetic: words and commas go, `x` multiplies."""
     text = text.replace(",", "").replace("of a layer", "").replace("MiB", "* 1048576")
