@@ -1,7 +1,7 @@
 """How long the search takes, beside the number of legal choices it is exact over, up to 16,384 GPUs.
 
 Per case the seconds of this process's CPU time (best of three) and the choices: layouts with their
-micro-batch and pieces, ways to recompute aside. Exits 1 when 405B on up to 126 nodes takes a second or more, or
+micro-batch and pieces, ways to recompute aside. Exits 1 when 405B on up to 126 nodes takes a second, or
 when a search takes longer per choice than small ones do (MOST_PER_CHOICE). `make bench-planner` runs it.
 """
 

@@ -206,7 +206,17 @@ def test_a_reward_function_that_fails_ends_the_run_and_names_the_row(world: Any,
     assert "the row's answer holds no number" in said
 
 
-KEPT = ("step", "loss", "grad_norm", "reward", "kl", "lr", "critic_loss", "critic_grad_norm", "response_length")
+KEPT = (
+    "step",
+    "loss",
+    "grad_norm",
+    "reward",
+    "kl",
+    "lr",
+    "critic_loss",
+    "critic_grad_norm",
+    "response_length",
+)
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(world: Any, tmp_path: Path) -> None:
