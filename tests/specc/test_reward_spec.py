@@ -143,7 +143,7 @@ def test_rows_of_every_form_pass(compile_text, rows, reward):
 def test_the_tiny_twin_compares_generated_rows():
     from specc import shipped
 
-    for name, form in (("reward_hh", "comparisons"), ("reward_regression_13b", "attributes")):
+    for name, form in (("reward_hh", "hh"), ("reward_regression_13b", "attributes")):
         plan = compile_spec(shipped.specs() / f"{name}.yaml", tiny=True, here=True).plan
         [job] = plan.jobs
         assert (job.data["train"]["path"], job.data["train"]["format"]) == ("builtin:arithmetic", form)
