@@ -147,4 +147,4 @@ def test_the_tiny_twin_compares_generated_rows():
         plan = compile_spec(shipped.specs() / f"{name}.yaml", tiny=True, here=True).plan
         [job] = plan.jobs
         assert (job.data["train"]["path"], job.data["train"]["format"]) == ("builtin:arithmetic", form)
-        assert job.roles[0].model.head == ("scalar" if form == "comparisons" else "attributes")
+        assert job.roles[0].model.head == ("scalar" if form == "hh" else "attributes")
