@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cluster as lab
@@ -14,12 +15,17 @@ GOLDEN = (TESTS / "golden", TESTS / "specc" / "emit" / "golden")
 SCRIPTS = sorted(script for folder in GOLDEN for script in folder.rglob("*.sbatch"))
 
 
+def nodes_of(script: Path) -> int:
+    """Nodes that a script asks for, all components together."""
+    return sum(int(count) for count in re.findall(r"^#SBATCH --nodes=(\d+)", script.read_text(), re.M))
+
+
 @pytest.fixture(scope="module")
 def wide_cluster():
-    """32 nodes of 8 GPUs, with the partition that the example profiles name."""
+    """Nodes of 8 GPUs, with the partition that the example profiles name."""
     if missing := lab.missing_programs():
         pytest.skip(f"no {', '.join(missing)} here: install slurmctld, slurmd, slurm-client and munge")
-    with lab.Cluster.started(nodes=32, gpus=8, partitions=("main", "batch")) as started:
+    with lab.Cluster.started(nodes=max(map(nodes_of, SCRIPTS)), gpus=8, partitions=("main", "batch")) as started:
         yield started
 
 
