@@ -25,7 +25,8 @@ def wide_cluster():
     """Nodes of 8 GPUs, with the partition that the example profiles name."""
     if missing := lab.missing_programs():
         pytest.skip(f"no {', '.join(missing)} here: install slurmctld, slurmd, slurm-client and munge")
-    with lab.Cluster.started(nodes=max(map(nodes_of, SCRIPTS)), gpus=8, partitions=("main", "batch")) as started:
+    widest = max(map(nodes_of, SCRIPTS))
+    with lab.Cluster.started(nodes=widest, gpus=8, partitions=("main", "batch")) as started:
         yield started
 
 
