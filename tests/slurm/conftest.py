@@ -157,17 +157,21 @@ def submit(slurm: lab.Cluster, tmp_path: Path):
 
 @pytest.fixture
 def train(slurm: lab.Cluster, tmp_path: Path):
-    """train(spec): compile it with `specc compile`, and submit what that wrote, unedited."""
+    """train(spec): compile it with `specc compile`, and submit what that wrote, unedited.
 
-    def train(spec: str) -> Submitted:
-        results = tmp_path / "runs"
-        (tmp_path / "clusters").mkdir()
+    A second run of the same test needs a folder `inside` of its own.
+    """
+
+    def train(spec: str, inside: str = "") -> Submitted:
+        folder = tmp_path / inside
+        results = folder / "runs"
+        (folder / "clusters").mkdir(parents=True)
         profile = plans.PROFILE.format(python=sys.executable, project=HERE.parents[1], results=results)
-        (tmp_path / "clusters" / "lab.yaml").write_text(profile)
-        (tmp_path / "tiny.yaml").write_text(spec)
-        words = ["compile", str(tmp_path / "tiny.yaml"), "--cluster", "lab", "-o", str(tmp_path / "bundle")]
+        (folder / "clusters" / "lab.yaml").write_text(profile)
+        (folder / "tiny.yaml").write_text(spec)
+        words = ["compile", str(folder / "tiny.yaml"), "--cluster", "lab", "-o", str(folder / "bundle")]
         slurm.run(sys.executable, "-m", "specc", *words, "--target", "slurm")
-        done = slurm.run("bash", str(tmp_path / "bundle" / "submit.sh"))
+        done = slurm.run("bash", str(folder / "bundle" / "submit.sh"))
         return Submitted(slurm, results / "tiny", [line.split()[0] for line in done.stdout.splitlines()])
 
     return train

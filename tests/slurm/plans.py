@@ -58,6 +58,27 @@ def chain(data: str) -> str:
     return "name: tiny\nstages:\n" + "\n".join(indented) + "\n"
 
 
+PPO = """
+name: tiny
+algorithm: ppo
+data: {{prompts: builtin:arithmetic}}
+roles:
+  actor: {{model: tiny-llama, nodes: 1}}
+  critic: {{nodes: 2, train: {{lr: 3e-3, min_lr: 3e-3}}}}
+  reward: {{model: tiny-llama}}
+generate: {{max_tokens: 4}}
+ppo: {{rollouts: 16, kl: {{coefficient: 0.05}}, truncated: keep}}
+train: {{steps: {steps}, global_batch: 8, micro_batch: 4, seq_length: 32, lr: 1e-3, save_every: {save_every}}}
+precision: fp32
+time: 1h
+"""
+
+
+def ppo(steps: int = 6, save_every: int = 1) -> str:
+    """PPO of a tiny random Llama: actor and reference on one node, critic and reward model on two."""
+    return PPO.format(steps=steps, save_every=save_every)
+
+
 def two_groups(
     nodes: tuple[int, int] = (1, 2),
     gpus: tuple[int, int] = (1, 1),
