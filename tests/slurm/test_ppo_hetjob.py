@@ -16,7 +16,7 @@ from plans import ppo
 
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 
-STEPS, SAVE_EVERY = 12, 2
+STEPS, SAVE_EVERY = 10, 2
 ROLES = ("actor", "critic")
 Series = dict[str, list[dict[str, float]]]
 
@@ -108,7 +108,9 @@ def test_preempted_and_then_without_a_node_both_roles_go_on_as_if_nothing_had_ha
     until(lambda: (run.run / "ppo" / "actor" / "metrics.jsonl").exists(), "the actor makes steps", 60)
     slurm.run("scancel", "--signal=TERM", run.ids[0])
     preempted, second, third = (f"{run.ids[0]}-0", f"{run.ids[0]}-1", f"{run.ids[1]}-0")
-    until(lambda: run.attempts("ppo") == [preempted, second], "the job is queued again", 60)
+    until(lambda: slurm.job(run.ids[0])["Reason"] == "BeginTime", "the job is queued again", 60)
+    slurm.scontrol("update", f"jobid={run.ids[0]}", "StartTime=now+2")
+    until(lambda: run.attempts("ppo") == [preempted, second], "the job starts again", 60)
     saved = run.committed()[-1]
     assert 0 < saved < STEPS - SAVE_EVERY
     run.until_committed(saved + 1)
