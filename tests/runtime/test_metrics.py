@@ -67,7 +67,8 @@ def test_wandb_offline_continues_the_run_of_the_same_folder(tmp_path, monkeypatc
         sink.close()
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     written = b"".join(file.read_bytes() for run in runs for file in run.glob("*.wandb"))
-    assert {run.name.rsplit("-", 1)[1] for run in runs} == {metrics.stable_id(tmp_path)}
+    # offline-run-DATE_TIME-ID, and "-1" behind it for the second run of the same second
+    assert {run.name.split("-")[3] for run in runs} == {metrics.stable_id(tmp_path)}
     assert b"loss" in written
     assert b"data_hash" not in written
 
