@@ -6,7 +6,9 @@ new folder; `pytest tests/test_mistakes.py --update` writes the expected text, a
 
 from __future__ import annotations
 
+import contextlib
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,12 @@ CASES = sorted(path.parent for path in (Path(__file__).parent / "diagnostics").g
 ROOT = str(Path(__file__).parent.parent)
 
 
-def compiled(case: Path, monkeypatch: pytest.MonkeyPatch) -> Compilation:
-    monkeypatch.chdir(case)
+@cache
+def compiled(case: Path) -> Compilation:
     given = case / "set.txt"
     overrides = given.read_text(encoding="utf-8").splitlines() if given.exists() else []
-    return compile_spec("spec.yaml", overrides)
+    with contextlib.chdir(case):
+        return compile_spec("spec.yaml", overrides)
 
 
 def test_there_are_at_least_sixty_mistakes():
@@ -31,8 +34,8 @@ def test_there_are_at_least_sixty_mistakes():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_is_told_in_exactly_these_words(case, monkeypatch, request):
-    done = compiled(case, monkeypatch)
+def test_a_mistake_is_told_in_exactly_these_words(case, request):
+    done = compiled(case)
     said = render(done.diagnostics, done.source)
     expected = case / "expected.txt"
     if request.config.getoption("--update"):
@@ -41,8 +44,8 @@ def test_a_mistake_is_told_in_exactly_these_words(case, monkeypatch, request):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_shows_its_place_and_a_way_out(case, monkeypatch):
-    done = compiled(case, monkeypatch)
+def test_a_mistake_shows_its_place_and_a_way_out(case):
+    done = compiled(case)
     code = case.name.split("-")[0]
     assert code in [d.code for d in done.diagnostics]
     assert code in codes.CODES
@@ -59,8 +62,8 @@ def test_a_mistake_shows_its_place_and_a_way_out(case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_as_json_has_the_keys_of_the_contract(case, monkeypatch):
-    done = compiled(case, monkeypatch)
+def test_a_mistake_as_json_has_the_keys_of_the_contract(case):
+    done = compiled(case)
     keys = ["code", "severity", "message", "path", "file", "line", "column", "end_line", "end_column", "help"]
     for one in as_json(done.diagnostics, done.source):
         assert list(one) == keys

@@ -85,6 +85,7 @@ def test_a_stage_that_writes_its_output_is_finished(tmp_path):
     assert (ended.how, ended.code) == ("finished", 0)
 
 
+@pytest.mark.slow
 def test_stages_run_in_the_order_they_depend_on_each_other(tmp_path):
     ended = run(plan(job("second", after=["first"]), job("first")), tmp_path)
     assert [end.stage for end in ended] == ["first", "second"]
@@ -103,6 +104,7 @@ def test_a_changed_stage_is_refused_with_the_changed_keys(tmp_path):
         run(plan(job("sft", identity={"train.lr": 0.2})), tmp_path)
 
 
+@pytest.mark.slow
 def test_fresh_moves_the_old_folder_aside_and_deletes_nothing(tmp_path):
     for _ in range(3):
         (ended,) = run(plan(job("sft")), tmp_path, fresh=["sft"])
@@ -111,6 +113,7 @@ def test_fresh_moves_the_old_folder_aside_and_deletes_nothing(tmp_path):
     assert (tmp_path / "run/sft.old-2/metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_logs_of_an_earlier_attempt_are_kept(tmp_path):
     run(plan(job("fails")), tmp_path)
     run(plan(job("fails")), tmp_path)
@@ -147,6 +150,7 @@ def test_a_stale_stop_file_does_not_stop_the_next_run(tmp_path):
     assert run(plan(job("sft")), tmp_path)[0].how == "finished"
 
 
+@pytest.mark.slow
 def test_two_presses_end_even_a_deaf_rank_and_leave_no_process(tmp_path):
     switch = launch.Switch()
     (ended,) = run(plan(job("deaf")), tmp_path, switch=switch, begin=press(switch, 2))
@@ -154,6 +158,7 @@ def test_two_presses_end_even_a_deaf_rank_and_leave_no_process(tmp_path):
     assert not psutil.pid_exists(int((tmp_path / "run/deaf/pid").read_text()))
 
 
+@pytest.mark.slow
 def test_a_run_without_a_sign_of_life_is_ended(tmp_path):
     (ended,) = run(plan(job("deaf", heartbeat_seconds=1)), tmp_path)
     assert (ended.how, ended.code, ended.message) == ("failed", 3, "no sign of life for 1 s")
@@ -167,6 +172,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
         run(plan(job("sft")), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
 def test_the_processes_die_with_specc(tmp_path):
     """`specc` itself is killed with SIGKILL: nothing it could do about it."""
@@ -261,12 +267,14 @@ def two(name, after=()):
 SERVED = {"actor": "ppo", "critic": "serve"}
 
 
+@pytest.mark.slow
 def test_servers_leave_after_a_clean_end_of_the_first_group(tmp_path, with_server):
     (ended,) = run(plan(two("ppo")), tmp_path)
     assert (ended.how, ended.code) == ("finished", 0)
     assert (tmp_path / "run/ppo/critic.left").exists()
 
 
+@pytest.mark.slow
 def test_groups_know_where_the_servers_listen(tmp_path, with_server):
     run(plan(two("ppo")), tmp_path)
     actor, critic = (json.loads((tmp_path / f"run/ppo/{name}.json").read_text()) for name in SERVED)
@@ -279,12 +287,14 @@ def test_groups_know_where_the_servers_listen(tmp_path, with_server):
     assert actor["SPECC_ATTEMPT"] == critic["SPECC_ATTEMPT"]
 
 
+@pytest.mark.slow
 def test_a_server_that_overlooks_the_end_is_ended_and_the_stage_is_finished(tmp_path, with_server):
     (ended,) = run(plan(two("deaf")), tmp_path)
     assert ended.how == "finished"
     assert not psutil.pid_exists(int((tmp_path / "run/deaf/critic.pid").read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -300,6 +310,7 @@ def test_a_failing_group_ends_all_and_is_named(tmp_path, with_server, name, mess
         assert not psutil.pid_exists(int((tmp_path / f"run/{name}/{role}.pid").read_text()))
 
 
+@pytest.mark.slow
 def test_one_press_lets_the_actor_save_with_its_servers(tmp_path, with_server):
     switch = launch.Switch()
     (ended,) = run(plan(two("long")), tmp_path, switch=switch, begin=press(switch, 1))

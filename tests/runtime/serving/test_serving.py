@@ -73,6 +73,7 @@ def ask(url: str, x: Any, **patience: float) -> Any:
         client.close()
 
 
+@pytest.mark.slow
 def test_the_stock_client_gets_answers_as_bytes_and_as_json() -> None:
     with running() as url:
         client = triton.InferenceServerClient(url.removeprefix("http://"))
@@ -98,6 +99,7 @@ def test_the_stock_client_gets_answers_as_bytes_and_as_json() -> None:
         client.close()
 
 
+@pytest.mark.slow
 def test_many_at_once_get_each_their_own() -> None:
     with running() as url, ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda i: ask(url, [[i, -i]]).tolist(), range(64))
@@ -167,6 +169,7 @@ def test_what_a_model_refuses_is_the_clients_fault() -> None:
         ask(url, [[1, 2]])
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_ends_the_wait() -> None:
     def hang(model: str, inputs: Tensors) -> Tensors:
         time.sleep(1.0)
@@ -177,6 +180,7 @@ def test_a_server_that_hangs_ends_the_wait() -> None:
     assert caught.value.code == "R052"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_ends_the_run_after_its_patience() -> None:
     with running() as url:
         pass
@@ -187,6 +191,7 @@ def test_a_server_that_is_gone_ends_the_run_after_its_patience() -> None:
     assert caught.value.code == "R051"
 
 
+@pytest.mark.slow
 def test_a_server_that_still_loads_is_waited_for() -> None:
     began = time.monotonic()
     with running(ready=lambda: time.monotonic() - began > 0.5) as url:
@@ -197,6 +202,7 @@ def test_a_server_that_still_loads_is_waited_for() -> None:
         assert client.infer("double", {"x": np.array([[1, 2]])}, DOUBLE.outputs)["y"].tolist() == [[2, 4]]
 
 
+@pytest.mark.slow
 def test_a_full_desk_asks_to_come_back_and_loses_nothing() -> None:
     def slow(model: str, inputs: Tensors) -> Tensors:
         time.sleep(0.05)
@@ -208,6 +214,7 @@ def test_a_full_desk_asks_to_come_back_and_loses_nothing() -> None:
         ]
 
 
+@pytest.mark.slow
 def test_a_client_that_stalls_is_let_go_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "READ_SECONDS", 0.3)
     with running() as url:
