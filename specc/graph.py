@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from specc import references
 from specc.diagnostics import Diagnostic
+from specc.spec.data import Rows
 from specc.spec.parallel import Parallel
 from specc.spec.planning import Planning
-from specc.spec.reading import listed, nearest
+from specc.spec.reading import listed
 from specc.spec.section import maths_fields
 from specc.spec.stage import TrainingSpec
 from specc.spec.train import Train
@@ -23,9 +25,9 @@ from specc.spec.train import Train
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something a stage needs: a checkpoint of a stage of this spec, or of another run's."""
+    """Something a stage needs: what a stage of this spec made, or one of another run."""
 
-    kind: str  # checkpoint
+    kind: str  # checkpoint | rows
     stage: str
     run: str = ""  # the other run's folder; empty for this spec
     path: str = ""  # where the spec asks for it
@@ -37,7 +39,8 @@ class StageRole:
 
     name: str  # model, where it is the only role
     program: str  # a module of runtime/algorithms
-    model: dict[str, Any]  # as `specc.models.resolve` takes it; `from` is a stage's name or {run, stage}
+    model: dict[str, Any]  # as `specc.models.resolve` takes it; `from` is a stage's name or {run, stage};
+    # empty for a clerk, which makes rows of rows without a model
     head: str = "language"
     attributes: tuple[str, ...] = ()  # of a head of several numbers
     texts: int = 1  # of a row: a comparison has two
@@ -64,6 +67,11 @@ class StageRole:
     response_tokens: int = 0
     paths: dict[str, str] = field(default_factory=dict)  # field of this role -> where the spec says it
 
+    @property
+    def is_clerk(self) -> bool:
+        """Whether it has no model."""
+        return not self.model
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -81,6 +89,8 @@ class Stage:
     export: bool | None = None
     placement: str = "hetjob"  # of several groups under Slurm: hetjob | split
     prefix: str = ""  # of its paths: `stages.NAME.`, or empty for the only stage
+    makes: str = "checkpoint"  # checkpoint | rows
+    discards: tuple[str, ...] = ()  # stages whose bulky outputs go when this one has finished
 
     @property
     def generates(self) -> bool:
@@ -178,6 +188,26 @@ def model_source(model: Mapping[str, Any]) -> tuple[str, str] | None:
     return (source, "") if isinstance(source, str) else (source["stage"], source.get("run") or "")
 
 
+def rows_data(rows: Rows | None) -> dict[str, Any] | None:
+    """A data set as the runtime reads it; one that a stage makes has `from` instead of a path."""
+    if rows is None:
+        return None
+    last = ("split", "subset", "limit")
+    names = [name for name in type(rows).model_fields if name not in ("path", "from_", *last)]
+    said = {"path": rows.path or ""} | {name: getattr(rows, name) for name in (*names, *last)}
+    source = rows.from_
+    return said | ({"from": {"stage": source.stage, "run": source.run or ""}} if source else {})
+
+
+def rows_inputs(sets: Mapping[str, Rows | None]) -> tuple[Artifact, ...]:
+    """The stages that data sets are taken from; `sets` by where the spec says each."""
+    return tuple(
+        Artifact("rows", rows.from_.stage, rows.from_.run or "", f"{path}.from")
+        for path, rows in sets.items()
+        if rows is not None and rows.from_ is not None
+    )
+
+
 def train_settings(train: Train) -> dict[str, Any]:
     """The section as the runtime reads it; batches are the role's."""
     said = train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
@@ -192,12 +222,13 @@ def training_stage(spec: TrainingSpec, name: str, role: StageRole, settings: Map
     source = spec.model.from_
     inputs = (Artifact("checkpoint", source.stage, source.run or "", "model.from"),) if source else ()
     sets = {"train": spec.data.train, "validation": spec.data.validation}
+    inputs += rows_inputs({f"data.{use}": rows for use, rows in sets.items()})
     return Stage(
         name=name,
         algorithm=role.program,
         roles=(role,),
         settings={"train": train_settings(spec.train), **settings},
-        data={use: dict(rows) if rows else None for use, rows in sets.items()},
+        data={use: rows_data(rows) for use, rows in sets.items()},
         inputs=inputs,
         identity=maths_fields(spec),
         time_seconds=spec.time,
@@ -228,11 +259,15 @@ class Experiment(Protocol):
 def lower(experiment: Experiment) -> tuple[Graph, list[Diagnostic]]:
     """Every stage of the experiment, in an order in which they can run; unknown references and cycles."""
     stages: dict[str, Stage] = {}
+    parts: dict[str, list[Stage]] = {}  # by the name that the spec gives
     for name, spec in experiment.stages.items():
         algorithm = sys.modules[type(spec).__module__]  # the file that holds a `Spec` holds its `lower`
-        for stage in algorithm.lower(spec, name):
+        parts[name] = algorithm.lower(spec, name)
+        for stage in parts[name]:
             stages[stage.name] = _placed(stage, experiment.path(name, ""), experiment.seed)
-    said = [d for stage in stages.values() for d in _unknown_references(stage, stages)]
+    stages = {name: references.resolved(stage, parts) for name, stage in stages.items()}
+    said = [d for stage in stages.values() for d in references.wrong(stage, stages, parts)]
+    said += references.doubled(parts, experiment.path)
     said += [d for stage in stages.values() for d in _heads_that_do_not_fit(stage, stages)]
     ordered, cycle = _ordered(stages)
     if cycle:
@@ -253,31 +288,6 @@ def _placed(stage: Stage, prefix: str, seed: int) -> Stage:
     inputs = tuple(dataclasses.replace(artifact, path=prefix + artifact.path) for artifact in stage.inputs)
     identity = {"seed": seed, **stage.identity}
     return dataclasses.replace(stage, roles=roles, inputs=inputs, prefix=prefix, identity=identity)
-
-
-def _needs(stage: Stage) -> list[Artifact]:
-    return [artifact for artifact in stage.inputs if not artifact.run]
-
-
-def _unknown_references(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagnostic]:
-    said = []
-    for artifact in _needs(stage):
-        if artifact.stage in stages:
-            continue
-        others = [name for name in stages if name != stage.name]
-        near = nearest(artifact.stage, others)
-        help = f"did you mean `{near}`?" if near else ""
-        if not near and others:
-            help = (
-                f"the other stages are {listed(others)}"
-                if len(others) > 1
-                else f"the other stage is `{others[0]}`"
-            )
-        if not others:
-            help = "use {run: FOLDER, stage: NAME} for a stage of another run"
-        message = f"there is no stage `{artifact.stage}` to take the model from"
-        said.append(Diagnostic("G001", "error", message, artifact.path, "no such stage", help))
-    return said
 
 
 def _heads_that_do_not_fit(stage: Stage, stages: Mapping[str, Stage]) -> list[Diagnostic]:
@@ -344,7 +354,7 @@ def _visit(name: str, stages: Mapping[str, Stage], done: dict[str, Stage], trail
         return []
     if name in trail:
         return [*trail[trail.index(name) :], name]
-    for artifact in _needs(stages[name]):
+    for artifact in references.own(stages[name]):
         cycle = _visit(artifact.stage, stages, done, [*trail, name])
         if cycle:
             return cycle
@@ -355,9 +365,11 @@ def _visit(name: str, stages: Mapping[str, Stage], done: dict[str, Stage], trail
 def _cycle(names: list[str], stages: Mapping[str, Stage]) -> Diagnostic:
     shown = " -> ".join(f"`{name}`" for name in reversed(names))
     first = stages[names[0]]
-    path = next(a.path for a in _needs(first) if a.stage == names[1])
+    needed = next(a for a in references.own(first) if a.stage == names[1])
+    path = needed.path
     if len(names) == 2:
-        message = f"stage {shown.split(' ')[0]} takes its model from itself"
+        what = "model" if needed.kind == "checkpoint" else "rows"
+        message = f"stage {shown.split(' ')[0]} takes its {what} from itself"
     else:
         message = f"the stages need one another in a circle: {shown}"
     help = "let one of them start from a model that is there already"

@@ -18,7 +18,7 @@ from typing import Any
 from specc.diagnostics import Diagnostic
 from specc.experiment import Experiment
 from specc.rows import Form, Mistake, kind
-from specc.spec.data import Asked, Dataset, Judged
+from specc.spec.data import Asked, Dataset, Judged, Rows
 from specc.spec.model import Model
 from specc.spec.reading import listed, nearest
 
@@ -57,15 +57,24 @@ def check(experiment: Experiment, folder: Path, strict: bool = False) -> list[Di
     """
     said: list[Diagnostic] = []
     for name, spec in experiment.stages.items():
-        data = getattr(spec, "data", None)
-        for use in type(data).model_fields if data is not None else ():
-            rows = getattr(data, use)
-            if isinstance(rows, Dataset | Judged | Asked):
-                form = _form(rows, spec)
-                said += _Rows(rows, form, experiment.path(name, f"data.{use}"), folder, strict).check()
+        for path, rows in _data_sets(spec):
+            if rows.path is not None:  # else a stage makes them
+                where = experiment.path(name, path)
+                said += _Rows(rows, rows.path, _form(rows, spec), where, folder, strict).check()
         for path, model in _models(spec):
             said += _model(model, experiment.path(name, path), folder, strict)
     return list(dict.fromkeys(said))
+
+
+def _data_sets(spec: Any) -> Iterator[tuple[str, Rows]]:
+    """Every data set that a stage names, with where it does."""
+    data = getattr(spec, "data", None)
+    for use in type(data).model_fields if data is not None else ():
+        given = getattr(data, use)
+        if isinstance(given, Rows):
+            yield f"data.{use}", given
+        elif isinstance(given, tuple):
+            yield from ((f"data.{use}.{number}", rows) for number, rows in enumerate(given))
 
 
 def _models(spec: Any) -> Iterator[tuple[str, Model]]:
@@ -111,12 +120,14 @@ def is_hub_id(path: str) -> bool:
 # --- rows --------------------------------------------------------------------------------------------
 
 
-def _form(rows: Dataset | Judged | Asked, spec: Any) -> Form:
+def _form(rows: Rows, spec: Any) -> Form:
     """How the rows have to look, for what the stage does with them."""
     if isinstance(rows, Asked):
         return Form("prompts" if rows.format == "auto" else rows.format, {"prompt": rows.prompt})
     if isinstance(rows, Dataset):
         return Form(rows.format, {"prompt": rows.prompt, "response": rows.response})
+    if not isinstance(rows, Judged):
+        return Form("any")
     reward = spec.reward
     wanted = "attributes" if reward.formula == "regression" else "comparisons"
     return Form(
@@ -131,14 +142,15 @@ def _form(rows: Dataset | Judged | Asked, spec: Any) -> Form:
 class _Rows:
     """One data set of a spec."""
 
-    said: Dataset | Judged | Asked
+    said: Rows
+    name: str  # its path
     form: Form
     path: str  # where the spec says it
     folder: Path
     strict: bool
 
     def check(self) -> list[Diagnostic]:
-        name = self.said.path
+        name = self.name
         if name.startswith("builtin:"):
             return self._builtin(name.removeprefix("builtin:"))
         found = here(name, self.folder)
@@ -175,7 +187,7 @@ class _Rows:
             return self._folder(found) if found.is_dir() else self._file(found)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            return Mistake("G012", f"`{self.said.path}` cannot be read: {reason}")
+            return Mistake("G012", f"`{self.name}` cannot be read: {reason}")
 
     def _folder(self, folder: Path) -> Mistake | None:
         if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
@@ -188,7 +200,7 @@ class _Rows:
             files = [p for p in files if wanted in (p.parent.name, *p.name.replace("-", ".").split("."))]
         if not files:
             what = f" of split `{self.said.split}`" if self.said.split else ""
-            return Mistake("G011", f"the folder `{self.said.path}` holds no .jsonl or .parquet file{what}")
+            return Mistake("G011", f"the folder `{self.name}` holds no .jsonl or .parquet file{what}")
         return self._file(files[0])
 
     def _file(self, file: Path) -> Mistake | None:
@@ -210,9 +222,9 @@ class _Rows:
 
     def _name(self, file: Path) -> str:
         """The file as the spec would call it."""
-        top = here(self.said.path, self.folder)
+        top = here(self.name, self.folder)
         inner = file.relative_to(top) if top is not None and file != top else None
-        return self.said.path if inner is None else f"{self.said.path.rstrip('/')}/{inner}"
+        return self.name if inner is None else f"{self.name.rstrip('/')}/{inner}"
 
     def _lines(self, name: str, head: bytes) -> Mistake | None:
         form, count = self.form, 0

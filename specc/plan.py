@@ -92,6 +92,10 @@ class Model:
     attributes: tuple[str, ...] = ()
 
 
+NO_MODEL = Model("", Shape("", 0, 0, 0, 0, 0, 0, 0, 0), Weights("none"))
+"""The model of a role that has none: a clerk, which makes rows of rows in one plain process."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a role's GPUs are cut up. World size is tp * pp * cp * dp."""
@@ -141,7 +145,7 @@ class Role:
     name: str  # model (the only role of a single-role job) | actor | critic | reward | reference
     program: str  # a module of runtime/algorithms; of a group, its first role's is run
     nodes: int
-    gpus: int  # per node; on a CPU, processes per node
+    gpus: int  # per node; on a CPU, processes per node; 0 for a clerk
     layout: Layout
     micro_batch: int
     global_batch: int
@@ -162,6 +166,11 @@ class Role:
     # memory and trade places with the other's while it is asked; empty: a model of its own on the GPU
     offload_optimizer: bool = False  # Adam's state waits in the host's memory while nothing is trained
     rows: int = 0  # responses that each replica generates at once; 0 for a role that generates nothing
+
+    @property
+    def is_clerk(self) -> bool:
+        """Whether it has no model: one process without torchrun, a GPU or torch (model: NO_MODEL)."""
+        return self.gpus == 0
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,8 @@ class Job:
     depends_on: tuple[str, ...]  # names of jobs
     roles: tuple[Role, ...]
     settings: dict[str, typing.Any]  # the algorithm's own fields, validated once by the compiler
-    data: dict[str, typing.Any]
+    data: dict[str, typing.Any]  # by use: a data set, a list of them, or null. One that a stage makes has
+    # `path` "" and `from` {stage, run}; run is "" for this run
     time_seconds: int = 0  # 0: no limit
     port: int = 29500  # rendezvous on one machine; under Slurm derived from the job id
     collective_timeout_seconds: int = 1800
@@ -224,6 +234,8 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)
     identity: dict[str, typing.Any] = field(default_factory=dict)  # maths fields and inputs by path
     hash: str = ""  # of `identity`
+    discards: tuple[str, ...] = ()  # stages whose rows, shards and checkpoints go when this job has finished;
+    # what says how they ended stays, and they count as finished
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -34,7 +34,7 @@ class Mistake:
 class Form:
     """How the rows of one data set look."""
 
-    kind: str  # auto | chat | prompt_response | comparisons | attributes | hh | prompts
+    kind: str  # auto | any | chat | prompt_response | comparisons | attributes | hh | prompts
     templates: Mapping[str, str] = field(default_factory=dict)  # by key: prompt, response, chosen, rejected
     attributes: tuple[str, ...] = ()
     strength: bool = False  # every comparison says how clear it is
@@ -47,6 +47,8 @@ class Form:
 
     def mistake(self, row: Mapping[str, Any], where: str, is_first: bool) -> Mistake | None:
         """The first thing that is wrong with a row."""
+        if self.kind == "any":
+            return None
         if self.kind == "chat":
             return chat(row, where)
         if self.kind == "comparisons":

@@ -16,7 +16,7 @@ LAYERS = (
     ("compose",),
     ("source",),
     ("spec",),
-    ("models", "graph"),
+    ("models", "graph", "references"),
     ("algorithms",),
     ("schema",),
     ("experiment",),

@@ -47,7 +47,16 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from specc.graph import Artifact, Stage, StageRole, model_source, placed_role, train_settings
+from specc.graph import (
+    Artifact,
+    Stage,
+    StageRole,
+    model_source,
+    placed_role,
+    rows_data,
+    rows_inputs,
+    train_settings,
+)
 from specc.spec.online import OnlineSpec
 from specc.spec.roles import Actor, Critic, Reference, Scorer, as_data
 from specc.spec.section import Section, maths, maths_fields
@@ -190,6 +199,7 @@ def online_stages(spec: OnlineSpec, name: str, more: Mapping[str, Any]) -> list[
         for role in roles
         if (source := model_source(role.model)) is not None
     ]
+    sets = {f"data.{use}": getattr(spec.data, use) for use in ("prompts", "validation")}
     return [
         Stage(
             name=name,
@@ -204,10 +214,10 @@ def online_stages(spec: OnlineSpec, name: str, more: Mapping[str, Any]) -> list[
                 "serve": {"batch": 0, "timeout_seconds": 3600, "start_timeout_seconds": 3600},
             },
             data={
-                "prompts": dict(spec.data.prompts),
-                "validation": dict(spec.data.validation) if spec.data.validation else None,
+                "prompts": rows_data(spec.data.prompts),
+                "validation": rows_data(spec.data.validation),
             },
-            inputs=tuple(dict.fromkeys(inputs)),
+            inputs=(*dict.fromkeys(inputs), *rows_inputs(sets)),
             identity=maths_fields(spec),
             time_seconds=spec.time,
             env=dict(spec.env),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from specc.graph import Stage, training_role, training_stage
+from specc.graph import Stage, rows_data, training_role, training_stage
 from specc.spec.data import Judged, JudgedData
 from specc.spec.reading import listed, nearest
 from specc.spec.section import Many, Section, maths
@@ -206,7 +206,7 @@ def _rows(rows: Judged | None, reward: Reward) -> dict[str, Any] | None:
         return None
     wanted = "attributes" if reward.formula == "regression" else "comparisons"
     return {
-        **dict(rows),
+        **(rows_data(rows) or {}),
         "format": wanted if rows.format == "auto" else rows.format,
         "attributes": list(reward.names),
     }

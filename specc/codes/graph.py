@@ -25,6 +25,20 @@ CODES = (
         "Start from the model that the reward model began from, or let the head begin anew.",
     ),
     Code(
+        "G004",
+        "stage that makes something else",
+        "A stage makes a model or rows; `model.from` wants the one, `from` of a data set the other.",
+        "chat: {algorithm: sft, data: {train: {from: rm}}}   # and rm is a reward model",
+        "Name a stage that makes what is asked for.",
+    ),
+    Code(
+        "G005",
+        "two stages of one name",
+        "A section that unrolls rounds becomes several stages, and one of them has another section's name.",
+        "stages: {x: {algorithm: rejection, ...}, x-1-train: {algorithm: sft, ...}}",
+        "Call one of the sections otherwise.",
+    ),
+    Code(
         "G010",
         "file that is not on this machine",
         "It may be on the cluster, so compiling only warns; a run on this machine needs it here.",

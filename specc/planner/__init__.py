@@ -41,7 +41,7 @@ from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Pins
 from specc.planner.memory import Workload
 from specc.planner.outlook import outlook, over_the_quota
-from specc.planner.placement import Request, job_environment, place
+from specc.planner.placement import Request, clerk, job_environment, place
 
 if TYPE_CHECKING:
     from specc.graph import Graph, Stage, StageRole
@@ -150,6 +150,7 @@ def _job(
     else:
         alone = [place(request, card, profile.gpus.per_node, most) for request in requests]
         roles = [role for role, _ in alone if role is not None]
+        roles += [clerk(role) for role in stage.roles if role.is_clerk]
         more = [said for _, of_role in alone for said in of_role]
     said += more
     if len(roles) < len(stage.roles):
@@ -172,12 +173,15 @@ def _job(
         env={**job_environment(card, tuple(roles)), **stage.env},
         identity=identity,
         hash=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        discards=stage.discards,
     )
     return job, said + _over_the_limits(stage, job, profile)
 
 
 def _calibrated(role: plans.Role, card: Gpu, profile: Profile) -> plans.Role:
     """The role, saying what its predictions were corrected by."""
+    if role.is_clerk:
+        return role
     learnt = profile.calibration.correction(card.name, role.precision, role.implementation)
     return dataclasses.replace(role, calibration=str(learnt)) if learnt.runs else role
 
@@ -246,6 +250,8 @@ def _requests(
     said: list[Diagnostic] = []
     asked_for: list[Request] = []
     for asked in stage.roles:
+        if asked.is_clerk:
+            continue
         model, more = _model(asked, found, folder)
         said += more
         if asked.trains or stage.name not in found:
@@ -351,6 +357,8 @@ def _identity(stage: Stage, roles: list[plans.Role], before: list[plans.Job]) ->
     """What makes the stage's result: its maths fields, its models' numbers, and what it starts from."""
     identity = dict(stage.identity)
     for role in roles:
+        if role.is_clerk:
+            continue
         name = "model" if len(roles) == 1 else f"roles.{role.name}.model"
         shape = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(role.model.shape).items()}
         identity[f"{name}.shape"] = shape

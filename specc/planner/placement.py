@@ -8,6 +8,7 @@ predicted not to fit (P030, a warning), and nothing that fits (P031, with the sm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from specc import plan
 from specc.diagnostics import Diagnostic
@@ -16,6 +17,9 @@ from specc.planner.hardware import Gpu, gpu
 from specc.planner.layouts import NODES_MOST, Found, Search
 from specc.planner.memory import Workload, role_memory
 from specc.planner.space import SIZES, Pins, Space
+
+if TYPE_CHECKING:
+    from specc.graph import StageRole
 
 BIGGER = ("a100-80gb", "h100-80gb", "h200", "b200")
 """GPUs that the error names, in nodes of 8, when no number of the profile's own would do."""
@@ -68,6 +72,22 @@ def place(
         role, said = _tight(request, found.smallest)
         return role, [*idle, *said]
     return None, [*idle, *_nothing(request, card, gpus, most)]
+
+
+def clerk(asked: StageRole) -> plan.Role:
+    """A role without a model: one plain process, on a machine of which it asks no GPU."""
+    return plan.Role(
+        name=asked.name,
+        program=asked.program,
+        nodes=1,
+        gpus=0,
+        layout=plan.Layout(),
+        micro_batch=asked.global_batch,
+        global_batch=asked.global_batch,
+        model=plan.NO_MODEL,
+        trains=False,
+        why="no model: one plain process",
+    )
 
 
 def _without_effect(request: Request) -> list[Diagnostic]:

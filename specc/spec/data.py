@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from specc.spec.model import From
 from specc.spec.section import Section, Shorthand, maths
 from specc.spec.units import Given, conflict
 
@@ -14,13 +15,41 @@ FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 """A placeholder of a template."""
 
 
-class Dataset(Shorthand):
-    """Rows of one data set; text alone is its path."""
+class Rows(Shorthand):
+    """Where rows come from; text alone is their path."""
 
     shorthand = "path"
 
-    path: Given = maths()
+    path: Given | None = maths(None)
     """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
+
+    from_: From | None = maths(None, alias="from")
+    """Stage that makes the rows, instead of a path: a name, or `{run: FOLDER, stage: NAME}` for another
+    run's."""
+
+    split: Given | None = maths(None)
+    """Split of a data set that has several; left out, `train`."""
+
+    subset: Given | None = maths(None)
+    """Configuration of a Hugging Face data set."""
+
+    limit: int | None = maths(None, ge=1)
+    """Number of rows to take from the front; left out, all."""
+
+    @model_validator(mode="after")
+    def _come_from_one_place(self) -> Rows:
+        if self.path is None and self.from_ is None:
+            raise conflict("rows need `path` or `from`", "", "e.g. path: data/train.jsonl, or from: STAGE")
+        if self.from_ is not None:
+            for key in ("path", "split", "subset"):
+                if getattr(self, key) is not None:
+                    message = f"rows that a stage makes (`from`) have no `{key}`"
+                    raise conflict(message, key, f"remove `{key}`, or `from`")
+        return self
+
+
+class Dataset(Rows):
+    """Rows of one data set; text alone is its path."""
 
     format: Literal["auto", "chat", "prompt_response", "hh"] = maths("auto")
     """Form of a row: `messages` or `conversations` (chat), fields, or a pair of dialogues of Anthropic-HH, of
@@ -31,15 +60,6 @@ class Dataset(Shorthand):
 
     response: str = maths("{output}")
     """Template of the response, with a row's fields in braces; it is what is learnt."""
-
-    split: Given | None = maths(None)
-    """Split of a data set that has several; left out, `train`."""
-
-    subset: Given | None = maths(None)
-    """Configuration of a Hugging Face data set."""
-
-    limit: int | None = maths(None, ge=1)
-    """Number of rows to take from the front; left out, all."""
 
     @model_validator(mode="after")
     def _templates_name_fields(self) -> Dataset:
@@ -67,13 +87,8 @@ class Data(Section):
     """Rows on which the loss is measured, and the best checkpoint chosen; left out, no validation."""
 
 
-class Judged(Shorthand):
+class Judged(Rows):
     """Texts that people compared or gave marks to; text alone is its path."""
-
-    shorthand = "path"
-
-    path: Given = maths()
-    """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
 
     format: Literal["auto", "comparisons", "attributes", "hh"] = maths("auto")
     """Form of a row: `chosen` and `rejected`, or one `text`, of two the better first (comparisons); `text` or
@@ -87,15 +102,6 @@ class Judged(Shorthand):
 
     rejected: str = maths("{rejected}")
     """Template of the other text."""
-
-    split: Given | None = maths(None)
-    """Split of a data set that has several; left out, `train`."""
-
-    subset: Given | None = maths(None)
-    """Configuration of a Hugging Face data set."""
-
-    limit: int | None = maths(None, ge=1)
-    """Number of rows to take from the front; left out, all."""
 
     @model_validator(mode="after")
     def _templates_belong_to_comparisons(self) -> Judged:
@@ -121,13 +127,8 @@ class JudgedData(Section):
     checkpoint chosen; left out, no validation."""
 
 
-class Asked(Shorthand):
+class Asked(Rows):
     """Prompts to be answered; text alone is their path."""
-
-    shorthand = "path"
-
-    path: Given = maths()
-    """File, folder or URL of JSONL or Parquet, a Hugging Face data set's id, or `builtin:arithmetic`."""
 
     format: Literal["auto", "chat", "prompt_response", "hh"] = maths("auto")
     """Form of a row: `messages` or `conversations`, whose last answer is left out (chat), fields of the
@@ -135,15 +136,6 @@ class Asked(Shorthand):
 
     prompt: str = maths("{input}")
     """Template of the prompt, with a row's fields in braces."""
-
-    split: Given | None = maths(None)
-    """Split of a data set that has several; left out, `train`."""
-
-    subset: Given | None = maths(None)
-    """Configuration of a Hugging Face data set."""
-
-    limit: int | None = maths(None, ge=1)
-    """Number of rows to take from the front; left out, all."""
 
     @model_validator(mode="after")
     def _template_names_fields(self) -> Asked:
