@@ -141,7 +141,8 @@ class ExtraIdTemplate:
 
     Learnt are the values of the turns that are not the masked role's, with their end mark, and the
     turn mark that follows an answer: it is how the model says that it is done. The first turn is
-    context only. With type TEXT_TO_VALUE the label line follows the value and it alone is learnt.
+    context only. With type TEXT_TO_VALUE the label line follows the value and it alone is learnt. A
+    prompt ends in the name of who speaks next, and in the row's own `label` line where it has one.
     """
 
     tokens: ChatTokens = ChatTokens()
@@ -164,10 +165,11 @@ class ExtraIdTemplate:
         pieces = self._header(talk)
         for position, turn in enumerate(talk.turns):
             pieces += self._turn(talk, position, turn)
-        name = (answers[-1] if answers else "Assistant") + self.tokens.end_of_name
-        return [
-            (text, False) for text, _ in [*pieces, (self.tokens.turn_start, False), (name, False)] if text
-        ]
+        t = self.tokens
+        begun = [t.turn_start, (answers[-1] if answers else "Assistant") + t.end_of_name]
+        if talk.label is not None:
+            begun.append(t.label_start + talk.label + t.end_of_name)
+        return [(text, False) for text in [*(text for text, _ in pieces), *begun] if text]
 
     def as_jinja(self) -> str:
         """The same for `messages`, for programs that know jinja2 templates only; without labels."""

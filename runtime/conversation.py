@@ -30,6 +30,7 @@ class Conversation:
     system: str = ""
     masked: str = "User"
     type: str = ""  # VALUE_TO_TEXT | TEXT_TO_VALUE | empty: labels do not count
+    label: str | None = None  # that the answer which comes next is to have
 
 
 def conversation_of(row: Mapping[str, Any]) -> Conversation:
@@ -64,7 +65,9 @@ def _from_conversations(row: Mapping[str, Any]) -> Conversation:
     system, masked = row.get("system") or "", row.get("mask") or "User"
     if not isinstance(system, str) or not isinstance(masked, str):
         raise Problem("R036", "`system` and `mask` are texts")
-    return Conversation(turns=tuple(turns), system=system, masked=masked, type=kind)
+    wanted = row.get("label") if kind == "VALUE_TO_TEXT" else None
+    wanted = wanted if isinstance(wanted, str) else None  # a list of marks is a judge's
+    return Conversation(turns=tuple(turns), system=system, masked=masked, type=kind, label=wanted)
 
 
 def messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:

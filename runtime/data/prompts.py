@@ -99,5 +99,5 @@ def conversation(row: Mapping[str, Any]) -> dict[str, Any] | None:
     last = turns[-1] if turns and isinstance(turns[-1], Mapping) else {}
     masked = row.get("mask") or "User"
     answers = last.get("role") == "assistant" if key == "messages" else last.get("from") not in (None, masked)
-    rest = {name: row[name] for name in ("system", "mask", "type") if name in row}
+    rest = {name: row[name] for name in ("system", "mask", "type", "label") if name in row}
     return {key: turns[:-1] if answers else turns, **rest}

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("sentencepiece")
@@ -155,6 +157,52 @@ def test_the_prompt_ends_where_the_model_speaks():
     assert BYTES.decode(chat.prompt(BYTES, row, "extra_id")) == (
         "<extra_id_0>System\nBe good.\n<extra_id_1>User\na\n<extra_id_1>Assistant\n"
     )
+
+
+def test_a_prompt_may_say_which_label_the_answer_is_to_have():
+    """As the tutorials ask a model that was steered: the label's line, then the answer."""
+    row = talk(turn("User", "a"), type="VALUE_TO_TEXT") | {"label": "quality:4,humor:0"}
+    asked = chat.prompt(BYTES, row, "extra_id")
+    assert BYTES.decode(asked) == (
+        "<extra_id_0>System\nBe good.\n<extra_id_1>User\na\n<extra_id_1>Assistant\n"
+        "<extra_id_2>quality:4,humor:0\n"
+    )
+    learnt, _ = chat.encode(
+        BYTES, talk(turn("User", "a"), turn("Assistant", "b", row["label"]), type=row["type"]), "extra_id"
+    )
+    assert learnt[: len(asked)] == asked
+    assert (
+        chat.prompt(BYTES, row | {"type": None}, "extra_id")
+        == asked[: -len("<extra_id_2>quality:4,humor:0\n")]
+    )
+
+
+speech = st.text(alphabet="ab\n ", max_size=4)
+spoken = st.tuples(
+    st.sampled_from(["User", "Assistant"]), speech, st.one_of(st.none(), st.just("q:1"), st.just(""))
+)
+
+
+@given(st.lists(spoken, min_size=1, max_size=5), st.sampled_from([None, "VALUE_TO_TEXT"]))
+def test_tokens_and_mask_are_those_of_the_rules(said, kind):
+    """The rules of the tutorials' template token by token, a byte being a token."""
+    row = talk(*(turn(*each) for each in said), type=kind)
+    text, mask = "<extra_id_0>System\nBe good.\n", [0] * len("<extra_id_0>System\nBe good.\n")
+    for position, (speaker, value, label) in enumerate(said):
+        start, name = "<extra_id_1>", f"{speaker}\n"
+        line = f"<extra_id_2>{label}\n" if kind and label is not None else ""
+        text += start + name + line + value + "\n"
+        is_answer = speaker != "User" and position > 0
+        mask += [int(speaker == "User" and position >= 2)] * len(start)
+        mask += [0] * len(name + line) + [int(is_answer)] * len(value + "\n")
+    if said[-1][0] != "User":
+        text, mask = text + "<extra_id_1>", mask + [1] * len("<extra_id_1>")
+    if not any(speaker == "User" for speaker, _, _ in said) or not any(mask[1:]):
+        with pytest.raises(Problem, match="R036"):
+            chat.encode(BYTES, row, "extra_id")
+        return
+    tokens, found = chat.encode(BYTES, row, "extra_id")
+    assert (BYTES.decode(tokens), found) == (text, mask)
 
 
 @pytest.mark.parametrize("marks", ["", ':{"turn_start": "\\u0011", "end_of_turn": "\\n\\n"}'])
