@@ -13,9 +13,10 @@ from runtime import checkpoint, critic
 from runtime.data.rows import open_rows
 from runtime.dealing import Table
 from runtime.engine import Engine, OptimizerSettings
-from runtime.frozen import Frozen
+from runtime.frozen import Frozen, Guest
 from runtime.judges import Judges, Lesson, Near, Score, itself
 from runtime.online import Online, sampling_of
+from runtime.problem import Problem
 from runtime.schedule import learning_rate
 from runtime.scoring import Scoring, function_of, scored_by, scoring_of
 from runtime.weights import take_weights
@@ -23,6 +24,9 @@ from specc.plan import Role
 
 if TYPE_CHECKING:
     from runtime.run import Run
+
+Asked = Callable[[], AbstractContextManager[Engine]]
+"""Inside, an engine answers as a role that is only asked."""
 
 
 def online_of(run: Run, tokenizer: Any) -> Online:
@@ -37,7 +41,7 @@ def online_of(run: Run, tokenizer: Any) -> Online:
         sampling=sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed),
         judges=judges_of(run, roles, engine, tokenizer),
         critic=engine,
-        frozen=reference_of(run, roles.get("reference")),
+        asked=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
         slots=int((run.job.settings.get("generate") or {}).get("rows") or 64),
     )
@@ -48,12 +52,16 @@ def group_of(run: Run) -> tuple[Role, ...]:
     return next(group.roles for group in run.job.groups if run.role in group.roles)
 
 
-def reference_of(run: Run, role: Role | None) -> Frozen | None:
-    """The reference's weights, kept in the host's memory; the actor takes its own weights afterwards."""
+def reference_of(run: Run, role: Role | None) -> Asked | None:
+    """The reference: weights on the host that trade places with the actor's, or a model beside it. The actor
+    takes its own weights afterwards.
+    """
     if role is None:
         return None
+    if not swaps(role, run.model):
+        return partial(itself, built(run, role, None))
     take_weights(run.model, role, run.place, say=run.say, alive=run.alive)
-    return Frozen(run.model)
+    return Frozen(run.model).in_place
 
 
 def judges_of(run: Run, roles: Mapping[str, Role], engine: Engine | None, tokenizer: Any) -> Judges:
@@ -125,7 +133,7 @@ def table_of(role: Role, engine: Engine, pad_id: int) -> Table:
 
 def reward_of(
     run: Run, role: Role | None, engine: Engine | None, tokenizer: Any
-) -> tuple[Callable[[], AbstractContextManager[Engine]] | None, Score | None]:
+) -> tuple[Asked | None, Score | None]:
     """The reward as a model that trades places with the critic, as one of its own, or as a function."""
     if role is None:
         function = function_of((run.job.settings.get("reward") or {}).get("function") or "")
@@ -135,8 +143,15 @@ def reward_of(
             if data
         }
         return None, scored_by(function, tokenizer.decode, rows)
-    if engine is None or not alike(role, engine.role):
+    host = next(
+        (one for one in (engine, run.model) if one is not None and one.role.name == role.swaps_with), None
+    )
+    if not swaps(role, host):
         return partial(itself, built(run, role, None)), None
+    assert host is not None
+    if not alike(role, host.role):
+        return Guest(host, built(run, role, None)).in_place, None
+    engine = host
     own = Frozen(engine)
     take_weights(engine, role, run.place, say=run.say, alive=run.alive)
     frozen = Frozen(engine)
@@ -144,8 +159,21 @@ def reward_of(
     return frozen.in_place, None
 
 
+def swaps(role: Role, host: Engine | None) -> bool:
+    """Whether a role's weights trade places with an engine's, as planned. Problem R001 where they cannot."""
+    if not role.swaps_with:
+        return False
+    theirs = None if host is None or host.role.name != role.swaps_with else host.role
+    if (
+        theirs is None
+        or role.model.shape != theirs.model.shape
+        or (role.layout, role.precision) != (theirs.layout, theirs.precision)
+    ):
+        said = f"the weights of `{role.name}` cannot trade places with those of `{role.swaps_with}`"
+        raise Problem("R001", f"{said}, which is of another form or not in its processes; compile again")
+    return True
+
+
 def alike(one: Role, other: Role) -> bool:
-    """Whether two roles' weights fit into one engine."""
-    keys = ("shape", "head", "attributes")
-    same = all(getattr(one.model, key) == getattr(other.model, key) for key in keys)
-    return same and one.layout == other.layout and one.precision == other.precision
+    """Whether two roles of one shape have heads of one form too."""
+    return (one.model.head, one.model.attributes) == (other.model.head, other.model.attributes)

@@ -35,6 +35,7 @@ from torch import Tensor
 from runtime import context, model
 from runtime.attention import remember_segments
 from runtime.batch import Batch
+from runtime.offload import Offload
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
 from specc.plan import Role
@@ -73,7 +74,7 @@ class Engine:
         self.steps = 0  # optimizer steps done
         self.chunks = model.build(role, parallel, seed)
         self.config = self.chunks[0].config
-        self.optimizer: Any = None
+        self._optimizer: Any = None
         self._wrapped: list[Any] = list(self.chunks)
         if train is None:
             for chunk in self.chunks:
@@ -81,9 +82,22 @@ class Engine:
             return
         self._wrapped = [self._data_parallel(chunk, i) for i, chunk in enumerate(self.chunks)]
         self.config.finalize_model_grads_func = _finalize
-        self.optimizer = get_megatron_optimizer(
+        self._optimizer = get_megatron_optimizer(
             self._optimizer_config(train), self._wrapped, use_gloo_process_groups=False
         )
+        self.offload = Offload(self._optimizers(), parallel.device)
+
+    @property
+    def optimizer(self) -> Any:
+        """Megatron's, with its state on the device whatever waited on the host; None where nothing learns."""
+        if self._optimizer is not None:
+            self.offload.fetch()
+        return self._optimizer
+
+    def rest(self) -> None:
+        """Nothing is trained for a while: Adam's state waits on the host, where the plan says so."""
+        if self._optimizer is not None and self.role.offload_optimizer:
+            self.offload.send()
 
     def forward_backward(
         self, microbatches: Sequence[Batch], loss: Loss, entropy: bool = False
@@ -289,7 +303,7 @@ class Engine:
         )
 
     def _optimizers(self) -> list[Any]:
-        return list(getattr(self.optimizer, "chained_optimizers", [self.optimizer]))
+        return list(getattr(self._optimizer, "chained_optimizers", [self._optimizer]))
 
 
 def _summed_loss(output: Tensor, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

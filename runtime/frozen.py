@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from runtime.engine import Engine
+from runtime.offload import on_host
 
 
 class Frozen:
@@ -21,7 +23,7 @@ class Frozen:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._kept = [_on_host(tensor) for tensor in _tensors(engine)]
+        self._kept = [on_host(tensor) for tensor in _tensors(engine)]
 
     @contextmanager
     def in_place(self) -> Iterator[Engine]:
@@ -42,9 +44,49 @@ class Frozen:
     @torch.no_grad()
     def _trade(self) -> None:
         for i, (here, kept) in enumerate(zip(_tensors(self.engine), self._kept, strict=True)):
-            theirs = _on_host(here)
+            theirs = on_host(here)
             here.copy_(kept)
             self._kept[i] = theirs
+
+
+class Guest:
+    """Weights of another head: `own` keeps its head on the device and borrows the place of all the rest.
+
+    Its other parameters lie where those of `host` lie; the weights themselves wait on the host's side.
+    """
+
+    def __init__(self, host: Engine, own: Engine) -> None:
+        self.own = own
+        theirs = dict(_named(host))
+        shared = [(theirs[name], mine) for name, mine in _named(own) if _fits(theirs.get(name), mine)]
+        self._pairs = [(place, on_host(mine.data)) for place, mine in shared]
+        for place, mine in shared:
+            mine.data = place.data
+
+    @contextmanager
+    def in_place(self) -> Iterator[Engine]:
+        """Inside, its own engine answers; the one whose place it has must not be asked there."""
+        self._trade()
+        try:
+            yield self.own
+        finally:
+            self._trade()
+
+    @torch.no_grad()
+    def _trade(self) -> None:
+        for i, (place, kept) in enumerate(self._pairs):
+            theirs = on_host(place.data)
+            place.data.copy_(kept)
+            self._pairs[i] = (place, theirs)
+
+
+def _named(engine: Engine) -> Iterator[tuple[str, Parameter]]:
+    for v, chunk in enumerate(engine.chunks):
+        yield from ((f"{v}.{name}", parameter) for name, parameter in chunk.named_parameters())
+
+
+def _fits(place: Parameter | None, mine: Parameter) -> bool:
+    return place is not None and (place.shape, place.dtype) == (mine.shape, mine.dtype)
 
 
 def _tensors(engine: Engine) -> Iterator[Tensor]:
@@ -52,9 +94,3 @@ def _tensors(engine: Engine) -> Iterator[Tensor]:
     for chunk in engine.chunks:
         yield from (parameter.data for parameter in chunk.parameters())
         yield from chunk.buffers()
-
-
-def _on_host(tensor: Tensor) -> Tensor:
-    """A copy in the host's memory, where the device can fetch it directly."""
-    copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-    return copy.copy_(tensor)

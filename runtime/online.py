@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from runtime import checkpoint
 from runtime.batch import Sample
 from runtime.commits import Commits
 from runtime.engine import Engine
-from runtime.frozen import Frozen
 from runtime.judges import Judges
 from runtime.problem import Problem
 from runtime.rollouts import Rollout, roll_out
@@ -28,7 +27,7 @@ class Online:
     sampling: Sampling
     judges: Judges
     critic: Engine | None = None  # that lives in these processes
-    frozen: Frozen | None = None  # the reference's weights; None where no KL is taken
+    asked: Callable[[], AbstractContextManager[Engine]] | None = None  # the reference; None: no KL is taken
     responses: int = 1  # to each prompt
     slots: int = 64  # rows that are generated at once on a replica
 
@@ -55,11 +54,17 @@ class Online:
     @contextmanager
     def reference(self) -> Iterator[Engine]:
         """The first policy, as an engine that is only asked; the actor itself where there is none."""
-        if self.frozen is None:
+        if self.asked is None:
             yield self.engine
             return
-        with self.frozen.in_place() as engine:
+        with self.asked() as engine:
             yield engine
+
+    def rest(self) -> None:
+        """Nothing learns until the judgements are there: optimizers' states wait where the plan says so."""
+        for engine in (self.engine, self.critic):
+            if engine is not None:
+                engine.rest()
 
     def resume(self, commits: Commits | None, step: int) -> None:
         """Let a critic of these processes go on from the newest step that all have saved, which is the

@@ -159,6 +159,8 @@ def experienced(
 ) -> Experience:
     """Roll out, ask, and turn scores into advantages."""
     prompts = [sample for line in run.data.bins(run.step) for sample in line]
+    with run.part("offload"):
+        run.online.rest()
     with run.part("generate"):
         rollouts = run.online.roll_out(prompts, draw)
     with run.part("logprobs"):

@@ -157,13 +157,19 @@ class Loading:
 
         def fit(lessons: Sequence[Lesson], step: int, max_steps: int) -> dict[str, float]:
             self.max_steps = max_steps
-            return cast.fit_critic(run, engine, role, lessons, step)
+            found = cast.fit_critic(run, engine, role, lessons, step)
+            engine.rest()
+            return found
+
+        def keep(step: int) -> None:
+            cast.save_critic(run, engine, step)
+            engine.rest()
 
         return Critic(
             engine,
             cast.table_of(role, engine, self.pad_id),
             fit,
-            partial(cast.save_critic, run, engine),
+            keep,
             max_steps=0 if self.train.get("epochs") else int(self.train.get("steps") or 0),
         )
 

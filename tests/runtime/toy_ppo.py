@@ -57,9 +57,14 @@ def plan(
     roles: tuple[str, ...] = ("actor", "reference", "critic"),
     validation: Path | None = None,
     micro_batch: int = 4,
+    swap: bool = True,
+    offload: bool = False,
+    of_roles: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Plan:
-    """All roles in one group of processes; `reward` adds a reward model with these weights."""
+    """All roles in one group of processes; `reward` adds a reward model with these weights. With `swap` the
+    models that are only asked trade places with those that learn, as the planner has it.
+    """
     layout = layout or Layout()
     names = (*roles, "reward") if reward else roles
 
@@ -78,8 +83,13 @@ def plan(
             precision="fp32",
             distributed_optimizer=False,
             group="actor",
+            trains=name in ("actor", "critic"),
+            swaps_with=hosts.get(name, "") if swap else "",
+            offload_optimizer=offload and name in ("actor", "critic"),
         )
 
+    hosts = {"reference": "actor"} | ({"reward": "critic"} if "critic" in roles else {})
+    cast = [dataclasses.replace(role(name), **(of_roles or {})) for name in names]
     steps = {
         "steps": 3,
         "lr": 1e-3,
@@ -93,7 +103,7 @@ def plan(
         stage="ppo",
         nodes=1,
         depends_on=(),
-        roles=tuple(map(role, names)),
+        roles=tuple(cast),
         settings={
             "train": toy_runs.TRAIN | steps | {"save_every": 1} | (train or {}),
             program: PPO | (ppo or {}),
