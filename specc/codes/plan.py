@@ -167,6 +167,13 @@ CODES = (
         "Use etp equal to tp, or an ep of 2 or more.",
     ),
     Code(
+        "P027",
+        "precision that the GPU does not compute in",
+        "The catalog gives the GPU no peak for products of 8 bits, so memory and time in them mean nothing.",
+        "specc estimate --model llama3-8b --gpu a100-80gb --gpus 8 --dtype fp8",
+        "Use bf16, or a GPU that has them (H100, L40S, MI300X and later).",
+    ),
+    Code(
         "P030",
         "pinned layout that is predicted not to fit",
         "The predicted peak leaves too little for fragmentation; what the spec pins is kept all the same.",

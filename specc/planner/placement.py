@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from specc import plan
 from specc.diagnostics import Diagnostic
-from specc.planner import layouts, objectives
+from specc.planner import layouts, objectives, rules
 from specc.planner.hardware import Gpu, gpu
 from specc.planner.layouts import NODES_MOST, Found, Search
 from specc.planner.memory import Workload, role_memory
+from specc.planner.rules import Case
 from specc.planner.space import SIZES, Pins, Space
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ def _place_anywhere(
         message = "the earliest end is that of a number of nodes, and none is given"
         help = "add plan.max_nodes, the most nodes that it may take"
         return None, [Diagnostic("P037", "error", message, request.path("objective"), "", help)]
+    alone = Case(request.work, card, 1, gpus, plan.Layout(), 1, request.pins.recompute or "none")
+    if (hopeless := rules.broken_anywhere(alone)) is not None:
+        return None, [_as_diagnostic(hopeless, request)]
     most = min(most, request.max_nodes or most)
     bound = most if most < NODES_MOST else None
     found = objectives.choose(request.work, card, gpus, request.pins, request.objective, bound)
@@ -252,14 +256,17 @@ def _nothing(request: Request, card: Gpu, gpus: int, most: int) -> list[Diagnost
         illegal = _illegal_everywhere(request, card, gpus, most) or illegal
     if illegal:
         pinned = [broken for broken in illegal if set(broken.fields) & set(request.paths)] or illegal
-        first = pinned[0]
-        path = request.path(*[field for field in first.fields if field in request.paths])
-        return [Diagnostic(first.code, "error", first.message, path, "", first.help)]
+        return [_as_diagnostic(pinned[0], request)]
     where = _nodes(nodes, gpus, card) if request.nodes else f"up to {_nodes(most, gpus, card)}"
     who = f"the {request.name} ({request.model.name})" if request.group else request.model.name
     message = f"{who} does not fit on {where}"
     path = request.path("nodes", "max_nodes")
     return [Diagnostic("P031", "error", message, path, "", _smallest(request, card, gpus))]
+
+
+def _as_diagnostic(broken: rules.Broken, request: Request) -> Diagnostic:
+    path = request.path(*[field for field in broken.fields if field in request.paths])
+    return Diagnostic(broken.code, "error", broken.message, path, "", broken.help)
 
 
 def _illegal_everywhere(request: Request, card: Gpu, gpus: int, most: int) -> list[layouts.Broken]:

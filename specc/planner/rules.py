@@ -16,6 +16,7 @@ from specc.plan import Layout
 from specc.planner.hardware import Gpu
 from specc.planner.memory import Workload
 from specc.planner.shapes import LatentShape, dense_layers, stage_layers
+from specc.planner.workload import NARROW
 
 
 @dataclass(frozen=True)
@@ -316,6 +317,15 @@ def positions_suffice(case: Case) -> Broken | None:
     return Broken("P022", message, ("seq_length",), f"use seq_length: {shape.max_positions} or less")
 
 
+def products_are_narrow_enough(case: Case) -> Broken | None:
+    """A GPU without products of 8 bits would compute them wider, at another time and memory."""
+    precision, gpu = case.work.precision, case.gpu
+    if precision not in NARROW or gpu.fp8_tflops or not gpu.efficiencies:  # a CPU, or known by flags alone
+        return None
+    message = f"{gpu.name} has no {precision} products"
+    return Broken("P027", message, ("precision",), "use bf16, or a GPU that has them, such as h100-80gb")
+
+
 RULES: tuple[Rule, ...] = (
     sizes_are_positive,
     tp_divides_heads,
@@ -334,7 +344,17 @@ RULES: tuple[Rule, ...] = (
     recomputation_has_its_own_details,
     recomputed_modules_are_there,
     positions_suffice,
+    products_are_narrow_enough,
 )
+
+
+OF_WORK: tuple[Rule, ...] = (
+    recomputation_has_its_own_details,
+    recomputed_modules_are_there,
+    positions_suffice,
+    products_are_narrow_enough,
+)
+"""Those of RULES that no layout mends: asked of one GPU before any number of nodes is."""
 
 
 OF_ROWS: tuple[Rule, ...] = (
@@ -360,6 +380,11 @@ def broken(case: Case) -> list[Broken]:
             if what.code == "P010":  # the others divide by these sizes
                 break
     return found
+
+
+def broken_anywhere(case: Case) -> Broken | None:
+    """The first rule that the case breaks and that every other layout breaks, too."""
+    return next(filter(None, (rule(case) for rule in OF_WORK)), None)
 
 
 def is_legal(case: Case) -> bool:

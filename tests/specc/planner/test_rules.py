@@ -105,6 +105,7 @@ def test_layouts_that_people_run_are_legal(given: Case):
             "P021",
             "ep 8 x etp 1 does not divide tp x cp x dp = 4",
         ),
+        (case(gpu="a100-80gb", precision="fp8"), "P027", "a100-80gb has no fp8 products"),
     ],
     ids=lambda given: given if isinstance(given, str) and given.startswith("P") else "",
 )
