@@ -44,6 +44,7 @@ class StageRole:
     head: str = "language"
     attributes: tuple[str, ...] = ()  # of a head of several numbers
     texts: int = 1  # of a row: a comparison has two
+    passes: int = 0  # forward passes over a row that a step takes beside its training, for this frozen role
     trains: bool = True
     nodes: int | None = None
     gpus: int | None = None  # per node
@@ -95,7 +96,7 @@ class Stage:
     @property
     def generates(self) -> bool:
         """Whether it learns from its own responses, with several roles as a rule."""
-        return any(role.response_tokens for role in self.roles)
+        return any(role.trains and role.response_tokens for role in self.roles)
 
     def path(self, inner: str) -> str:
         """Where the spec says a value of this stage: `train.lr`, or `stages.NAME.train.lr`."""

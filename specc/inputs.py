@@ -74,7 +74,12 @@ def _data_sets(spec: Any) -> Iterator[tuple[str, Rows]]:
         if isinstance(given, Rows):
             yield f"data.{use}", given
         elif isinstance(given, tuple):
-            yield from ((f"data.{use}.{number}", rows) for number, rows in enumerate(given))
+            several = len(given) > 1  # one may stand without brackets
+            yield from (
+                (f"data.{use}[{number}]" if several else f"data.{use}", rows)
+                for number, rows in enumerate(given)
+                if isinstance(rows, Rows)
+            )
 
 
 def _models(spec: Any) -> Iterator[tuple[str, Model]]:

@@ -17,6 +17,7 @@ LAYERS = (
     ("source",),
     ("spec",),
     ("models", "graph", "references"),
+    ("makers",),
     ("algorithms",),
     ("schema",),
     ("experiment",),

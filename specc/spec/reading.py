@@ -81,7 +81,9 @@ def _said(kind: type[Section], mistake: Any, source: Source, path: str, also: Se
     loc = tuple(part for part in mistake["loc"] if part != "[key]")
     here, where = path, path
     for part in loc:
-        here, where = where, f"{where}[{part}]" if isinstance(part, int) else join(where, str(part))
+        inner = f"{where}[{part}]" if isinstance(part, int) else join(where, str(part))
+        if not isinstance(part, int) or inner in source.spans or where not in source.spans:
+            here, where = where, inner  # else a list's only entry, which stands without brackets
     if mistake["loc"][-1:] == ("[key]",):
         return _bad_key(str(loc[-1]), mistake, where)
     if mistake["type"] == "extra_forbidden":
@@ -159,7 +161,8 @@ def section_at(kind: type[Section], loc: Sequence[Any]) -> type[Section] | None:
     """The section that lies at a location within another."""
     found: type[Section] | None = kind
     for part in loc:
-        found = sections.inner(found, part) if found and part in sections.keys(found) else None
+        if not isinstance(part, int):  # an entry of a list of sections
+            found = sections.inner(found, part) if found and part in sections.keys(found) else None
     return found
 
 

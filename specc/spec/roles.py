@@ -23,6 +23,16 @@ BUILTIN_REWARDS = ("gsm8k",)
 """Rewards that ship with the runtime: the last number of an answer against the row's."""
 
 
+def check_function(function: str) -> None:
+    """Raise where this cannot be a reward: neither `module:name` nor one that ships."""
+    if not FUNCTION.fullmatch(function):
+        message = f"`{function}` does not name a function"
+        raise conflict(message, "function", "write module:name, or builtin:gsm8k")
+    if function.startswith("builtin:") and function.removeprefix("builtin:") not in BUILTIN_REWARDS:
+        known = " or ".join(f"builtin:{name}" for name in BUILTIN_REWARDS)
+        raise conflict(f"there is no reward `{function}`", "function", f"use {known}, or module:name")
+
+
 class Rates(Section):
     """What a role does otherwise than `train` says."""
 
@@ -187,12 +197,7 @@ class Scorer(Frozen):
         return self
 
     def _has_only_a_function(self, function: str) -> None:
-        if not FUNCTION.fullmatch(function):
-            message = f"`{function}` does not name a function"
-            raise conflict(message, "function", "write module:name, or builtin:gsm8k")
-        if function.startswith("builtin:") and function.removeprefix("builtin:") not in BUILTIN_REWARDS:
-            known = " or ".join(f"builtin:{name}" for name in BUILTIN_REWARDS)
-            raise conflict(f"there is no reward `{function}`", "function", f"use {known}, or module:name")
+        check_function(function)
         theirs = ("nodes", "gpus", "micro_batch", "weights", "standardise")
         for key in (*theirs, "attributes", "merge", "parallel"):
             if getattr(self, key) != type(self).model_fields[key].default:

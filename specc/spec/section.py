@@ -117,10 +117,10 @@ def inner(section: type[Section], key: str) -> type[Section] | None:
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section in `Section`, `Section | None`, `Annotated[Section, ...]`."""
+    """The section in `Section`, `Section | None`, `Annotated[Section, ...]`, or of a list's entries."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
-    if get_origin(annotation) in (dict, tuple, list):
+    if get_origin(annotation) in (dict, list):
         return None
     return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)
 
@@ -132,6 +132,9 @@ def leaves(section: Section, path: str = "") -> Iterator[tuple[str, Tag, Any]]:
         here = f"{path}.{key}" if path else key
         if isinstance(value, Section):
             yield from leaves(value, here)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            for number, entry in enumerate(value):
+                yield from leaves(entry, f"{here}[{number}]")
         else:
             yield here, tag(type(section), key), value
 
