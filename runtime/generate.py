@@ -25,6 +25,8 @@ from torch import Tensor
 from runtime.cache import Line
 from runtime.decoding import Decoder
 from runtime.engine import Engine
+from runtime.folding import Whole
+from runtime.replicas import Replicas, replicas_of
 from runtime.rows import Event, Request, Response, Rows
 from runtime.sampling import LOGPROBS, Sampling
 from runtime.stopping import Decode
@@ -49,16 +51,23 @@ class Generator:
     """Rows that come and go over one model; a step is a token for each. Use inside `with generator:`."""
 
     def __init__(
-        self, engine: Engine, slots: int = 64, prompt_tokens: int = 2048, decode: Decode | None = None
+        self,
+        engine: Engine | Whole,
+        slots: int = 64,
+        prompt_tokens: int = 2048,
+        decode: Decode | None = None,
+        vocab: int = 0,
     ) -> None:
         """`slots`: rows at once on this replica; `prompt_tokens`: of new prompts in one pass, at most,
-        unless one alone is longer; `decode`: ids to text, for stop texts."""
+        unless one alone is longer; `decode`: ids to text, for stop texts; `vocab`: ids from it on are never
+        drawn, where the tokenizer has fewer than the model."""
         if engine.role.model.head != "language":
             raise GenerateError(f"role `{engine.role.name}` has a head of numbers, so it cannot generate")
         self.parallel = engine.parallel
         self.shape = engine.role.model.shape
         self.prompt_tokens = prompt_tokens
         self.decode = decode
+        self.vocab = vocab or self.shape.vocab
         stages = engine.parallel.layout.pp
         each = -(-slots // stages)
         self.decoder = Decoder(engine, each * stages)
@@ -150,6 +159,8 @@ class Generator:
         if not last:
             self._relay.pass_on(output)
         elif len(self.batches[b]):
+            if self.vocab < output.shape[-1]:
+                output[:, self.vocab :] = -torch.inf
             drawn = self._drawn[b] = self.batches[b].sample(output)
             self._relay.tell(drawn)
 
@@ -158,7 +169,7 @@ class Generator:
         rows = self.batches[b]
         if self._lines[b] is None or not len(rows):
             return []
-        drawn = self._drawn[b] if self.parallel.is_last_stage else self._relay.told(len(rows))
+        drawn = self._drawn[b] if self.parallel.is_last_stage else self._relay.told(rows.size)
         assert drawn is not None
         events, done = rows.settle(drawn)
         rows.leave(done, self.decoder.cache)
@@ -191,6 +202,8 @@ class Generator:
             return f"has a token outside the vocabulary of {self.shape.vocab}"
         if any(not 0 <= token < self.shape.vocab for token in sampling.stop_token_ids):
             return f"has a stop token outside the vocabulary of {self.shape.vocab}"
+        if not 0 <= request.top <= self.vocab:
+            return f"wants {request.top} most likely tokens of {self.vocab}"
         if sampling.min_tokens and len(set(sampling.stop_token_ids)) >= self.shape.vocab:
             return "has every token as stop token and yet a least length"
         if sampling.stop and self.decode is None:
@@ -201,7 +214,7 @@ class Generator:
 class _Relay:
     """Hidden states from stage to stage, and what was drawn from the last to all."""
 
-    def __init__(self, engine: Engine, dtype: torch.dtype) -> None:
+    def __init__(self, engine: Engine | Whole, dtype: torch.dtype) -> None:
         self.parallel = engine.parallel
         self.dtype = dtype
         self._sent: deque[tuple[Any, Tensor]] = deque()
@@ -231,8 +244,8 @@ class _Relay:
             for rank in self.ranks[:-1]:
                 self._send(torch.from_numpy(drawn), rank, self._told)
 
-    def told(self, rows: int) -> np.ndarray:
-        drawn = torch.empty(2, rows, dtype=torch.float64)
+    def told(self, size: tuple[int, int]) -> np.ndarray:
+        drawn = torch.empty(size, dtype=torch.float64)
         dist.recv(drawn, self.ranks[-1], group=self._told)
         return drawn.numpy()
 
@@ -268,7 +281,7 @@ def _group_beside(pipeline: Any, backend: str) -> Any:
 
 
 def generate(
-    engine: Engine,
+    engine: Engine | Whole,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling | Sequence[Sampling],
     sequences: Sequence[int] | None = None,
@@ -277,13 +290,14 @@ def generate(
     slots: int = 64,
     on_event: Callable[[Event], None] | None = None,
     on_share: Callable[[list[int]], None] | None = None,
+    replicas: Replicas | None = None,
 ) -> Rollouts:
     """Continue every prompt; the same prompts on every rank, and the same answer.
 
     `sampling` for all, or one each. `sequences` number the random streams, 0, 1, ... where not given: a
     response depends on its prompt, settings, seed and number alone. `on_event` sees what happens on
-    this replica; `on_share` is told first which prompts are this replica's. GenerateError when a prompt
-    cannot be served, before any work.
+    this replica; `on_share` is told first which prompts are this replica's. `replicas` share the prompts;
+    left out, the engine's own. GenerateError when a prompt cannot be served, before any work.
     """
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     numbers = list(range(len(prompts))) if sequences is None else list(sequences)
@@ -291,8 +305,8 @@ def generate(
         Request(i, prompt, settings, number)
         for i, (prompt, settings, number) in enumerate(zip(prompts, samplings, numbers, strict=True))
     ]
-    group = engine.parallel.groups.dp_cp
-    mine = dealt(requests, group.rank(), group.size())
+    replicas = replicas or replicas_of(engine.parallel)
+    mine = dealt(requests, replicas.number, replicas.size)
     generator = Generator(engine, slots, decode=decode)
     for request in requests:
         if why := generator._wrong_with(request):
@@ -309,7 +323,7 @@ def generate(
                     responses.append(event)
                 if on_event is not None:
                     on_event(event)
-    return _gathered(requests, responses, group)
+    return _ordered(requests, replicas.gathered(responses))
 
 
 def dealt(requests: Sequence[Request], rank: int, size: int) -> list[Request]:
@@ -324,12 +338,8 @@ def dealt(requests: Sequence[Request], rank: int, size: int) -> list[Request]:
     return [request for share in shares for request in share]
 
 
-def _gathered(requests: Sequence[Request], responses: list[Response], group: Any) -> Rollouts:
-    shares: list[Any] = [responses]
-    if group.size() > 1:
-        shares = [None] * group.size()
-        dist.all_gather_object(shares, responses, group=group)
-    ordered = sorted((response for share in shares for response in share), key=lambda r: r.id)
+def _ordered(requests: Sequence[Request], responses: Sequence[Response]) -> Rollouts:
+    ordered = sorted(responses, key=lambda r: r.id)
     return Rollouts(
         prompts=[list(request.prompt) for request in requests],
         tokens=[response.tokens for response in ordered],

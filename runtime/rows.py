@@ -28,6 +28,12 @@ class Request:
     sampling: Sampling
     sequence: int = 0  # with the seed, which random numbers it takes
     stream: bool = False  # whether each token is reported as it comes
+    top: int = 0  # so many of the most likely tokens are told beside each
+    heard: bool = False  # whether the prompt's own log-probabilities are wanted
+
+
+Top = tuple[tuple[int, float], ...]
+"""The most likely tokens of a place, the first before the others, with their raw log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,15 @@ class Token:
     id: int
     token: int
     logprob: float
+    top: Top = ()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A prompt whose log-probabilities were wanted: its tokens from the second on."""
+
+    id: int
+    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True)
@@ -47,9 +62,10 @@ class Response:
     tokens: list[int]
     logprobs: list[float]  # raw, see sampling.LOGPROBS
     finish: str  # stop: a stop token or text, which is in `tokens`; length; abort
+    tops: tuple[Top, ...] = ()  # of each token, where they were wanted
 
 
-Event = Token | Response
+Event = Token | Heard | Response
 
 _NUMBERS = ("length", "newest", "count", "budget", "least")
 
@@ -72,6 +88,8 @@ class Rows:
         self.tokens = np.zeros((slots, 64), np.int64)
         self.logprobs = np.zeros((slots, 64), np.float32)
         self.seen: Tensor | None = None  # [slots, V] bool, where a row is penalised for repetition
+        self.tops: list[list[Top]] = []  # of each row, where they are wanted
+        self.heard: list[tuple[int, int, int]] = []  # row, first column and end of prompts that are told
         self._knobs: Knobs | None = None
 
     def __len__(self) -> int:
@@ -81,6 +99,7 @@ class Rows:
         """Add a row at the end; its prompt is in the next line."""
         i, sampling = len(self), request.sampling
         self.requests.append(request)
+        self.tops.append([])
         self.texts.append(StopTexts(sampling.stop, decode) if sampling.stop and decode else None)
         self.length[i] = self.count[i] = 0
         self.budget[i], self.least[i] = budget, sampling.min_tokens
@@ -106,6 +125,7 @@ class Rows:
         cache.reserve(int(self.length[:rows].max()))
         slots = self.first_slot + np.repeat(np.arange(rows), [1] * begun + sizes)
         ends = np.cumsum(sizes).tolist()
+        last = self._wanted(begun, ends, sizes)
         longest = int(self.length[:begun].max()) if begun else 0
         mask = visible(positions, longest, window) if begun else None
         return Line(
@@ -115,14 +135,25 @@ class Rows:
             first_slot=self.first_slot,
             decoded=begun,
             ends=ends,
-            last=self._there(np.asarray([*range(begun), *(begun + end - 1 for end in ends)], np.int64)),
+            last=self._there(last),
             longest=longest,
             mask=None if mask is None else mask.to(self.device),
         )
 
-    def sample(self, logits_BV: Tensor) -> np.ndarray:
-        """One token for each row and its log-probability: [2, B] fp64."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of what `sample` gives; every rank knows it beforehand."""
+        columns = len(self) + sum(end - first for _, first, end in self.heard)
+        return 2 + 2 * max((request.top for request in self.requests), default=0), columns
+
+    def sample(self, logits_NV: Tensor) -> np.ndarray:
+        """One token for each row and its log-probability: [2, B] fp64.
+
+        Where rows want to know more it is [2 + 2k, N]: below come the k most likely tokens of each column,
+        then their log-probabilities; a prompt that is told has a column for each token but its last.
+        """
         rows = len(self)
+        logits_BV = logits_NV[self._there(self._own())] if self.heard else logits_NV
         if self._knobs is None:
             self._knobs = Knobs.of([r.sampling for r in self.requests], self.vocab, self.device)
         numbers = None
@@ -132,11 +163,17 @@ class Rows:
         tokens, logprobs = choose(logits_BV, self._knobs, numbers, seen, self._banned())
         if self.seen is not None:
             self.seen[torch.arange(rows, device=self.device), tokens] = True
-        return torch.stack([tokens.double(), logprobs.double()]).cpu().numpy()
+        drawn = torch.stack([tokens.double(), logprobs.double()])
+        if self.size != (2, rows):
+            drawn = self._beside(logits_NV, drawn)
+        return drawn.cpu().numpy()
 
     def settle(self, found: np.ndarray) -> tuple[list[Event], np.ndarray]:
-        """Take in a token for each row, [2, B] as from `sample`; what happened, and which rows are done."""
+        """Take in a token for each row, as `sample` gives it; what happened, and which rows are done."""
         rows = len(self)
+        events: list[Event] = [self._told(i, found[:, first:end]) for i, first, end in self.heard]
+        found = found[:, self._own()] if self.heard else found
+        self.heard = []
         tokens = found[0].astype(np.int64)
         at = self.count[:rows]
         if at.max() >= self.tokens.shape[1]:
@@ -153,10 +190,12 @@ class Rows:
                 stopped[i] = texts.completed_by_last(self.tokens[i, : self.count[i]].tolist())
         stopped &= self.count[:rows] >= self.least[:rows]
         done = stopped | self.aborted[:rows] | (self.count[:rows] >= self.budget[:rows])
-        events: list[Event] = []
         for i, request in enumerate(self.requests):
+            top = _top(found[:, i], request.top)
+            if request.top:
+                self.tops[i].append(top)
             if request.stream:
-                events.append(Token(request.id, int(tokens[i]), float(found[1, i])))
+                events.append(Token(request.id, int(tokens[i]), float(found[1, i]), top))
             if done[i]:
                 finish = "stop" if stopped[i] else "abort" if self.aborted[i] else "length"
                 events.append(self._response(i, finish))
@@ -175,20 +214,60 @@ class Rows:
                 array[targets] = array[sources]
             for target, source in zip(targets, sources, strict=True):
                 self.requests[target], self.texts[target] = self.requests[source], self.texts[source]
+                self.tops[target] = self.tops[source]
             if self.seen is not None:
                 self.seen[targets] = self.seen[sources]
             longest = int(self.length[targets].max())
             cache.move((self.first_slot + sources).tolist(), (self.first_slot + targets).tolist(), longest)
-        del self.requests[left:], self.texts[left:]
+        del self.requests[left:], self.texts[left:], self.tops[left:]
         self._knobs = None
         if not left:
             self.seen = None
 
     def _response(self, i: int, finish: str) -> Response:
         count = self.count[i]
-        return Response(
-            self.requests[i].id, self.tokens[i, :count].tolist(), self.logprobs[i, :count].tolist(), finish
-        )
+        tokens, logprobs = self.tokens[i, :count].tolist(), self.logprobs[i, :count].tolist()
+        return Response(self.requests[i].id, tokens, logprobs, finish, tuple(self.tops[i]))
+
+    def _wanted(self, begun: int, ends: Sequence[int], sizes: Sequence[int]) -> np.ndarray:
+        """Places in the line whose successors are wanted: each row's last, all of a prompt that is told."""
+        places, self.heard = [np.arange(begun)], []
+        column = begun
+        for i, (end, size) in enumerate(zip(ends, sizes, strict=True), begun):
+            told = size if self.requests[i].heard else 1
+            places.append(np.arange(begun + end - told, begun + end))
+            if told > 1:
+                self.heard.append((i, column, column + told - 1))
+            column += told
+        return np.concatenate(places)
+
+    def _own(self) -> np.ndarray:
+        """The column of each row's own draw."""
+        columns = np.arange(len(self))
+        for i, first, end in self.heard:
+            columns[i:] += end - first
+        return columns
+
+    def _beside(self, logits_NV: Tensor, drawn: Tensor) -> Tensor:
+        """What was drawn, the prompts that are told, and the most likely tokens of each: [2 + 2k, N]."""
+        height, columns = self.size
+        logprobs_NV = logits_NV.log_softmax(-1)
+        found = torch.zeros(height, columns, dtype=torch.float64, device=self.device)
+        for i, first, end in self.heard:
+            prompt = self._there(np.asarray(self.requests[i].prompt[1:], np.int64))
+            found[0, first:end] = prompt.double()
+            found[1, first:end] = logprobs_NV[first:end].gather(1, prompt[:, None])[:, 0].double()
+        found[:2, self._there(self._own())] = drawn
+        if top := (height - 2) // 2:
+            best = logprobs_NV.topk(top, dim=-1)
+            found[2 : 2 + top], found[2 + top :] = best.indices.T.double(), best.values.T.double()
+        return found
+
+    def _told(self, i: int, found: np.ndarray) -> Heard:
+        """A prompt from its columns of what `sample` gave."""
+        id, top = self.requests[i].id, self.requests[i].top
+        columns = found.T
+        return Heard(id, tuple(Token(id, int(c[0]), float(c[1]), _top(c, top)) for c in columns))
 
     def _banned(self) -> tuple[Tensor, Tensor] | None:
         """Rows and columns of the stop tokens that come too early."""
@@ -214,3 +293,12 @@ class Rows:
 
     def _there(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _top(column: np.ndarray, top: int) -> Top:
+    """The first so many of the most likely tokens in a column of what `sample` gave."""
+    if not top:
+        return ()
+    half = (len(column) - 2) // 2
+    tokens, logprobs = column[2 : 2 + top].astype(int), column[2 + half : 2 + half + top]
+    return tuple(zip(tokens.tolist(), logprobs.tolist(), strict=True))

@@ -285,6 +285,57 @@ def test_requests_come_and_go_between_steps(world, layout):
             assert responses[i].finish == calm.finish[i]
 
 
+def told_beside(engine):
+    """The most likely tokens and the prompts' log-probabilities, and the whole distribution in training."""
+    from runtime.batch import Sample, dealt
+    from runtime.generate import Generator, Request
+    from runtime.rows import Heard, Response
+    from runtime.sampling import Sampling
+
+    asked = prompts(9, longest=20, vocab=250)
+    heard, responses = {}, {}
+    with Generator(engine, slots=4) as generator:
+        for i, prompt in enumerate(asked):
+            sampling = Sampling(temperature=0.7, max_tokens=3 + i)
+            generator.add(Request(i, prompt, sampling, i, top=(0, 3, 1)[i % 3], heard=i % 2 == 0))
+        while not generator.is_idle:
+            for event in generator.step():
+                if isinstance(event, Heard):
+                    assert event.id not in heard
+                    heard[event.id] = event.tokens
+                if isinstance(event, Response):
+                    responses[event.id] = event
+    texts = [[*prompt, *responses[i].tokens] for i, prompt in enumerate(asked)]
+    samples = [Sample(i, text, [1] * len(text)) for i, text in enumerate(texts)]
+    layout = engine.parallel.layout
+    batches = dealt([[s] for s in samples], 0, 1, 4, multiple=2 * layout.tp, rounds_multiple=layout.pp)
+    whole = {}
+    for batch, logits_BTV in zip(batches, engine.forward(batches, "logits"), strict=True):
+        for line, i in enumerate(batch.rows):
+            whole[i] = logits_BTV[line].log_softmax(-1)
+    return asked, texts, heard, responses, whole
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=2, pp=2)], ids=str)
+def test_what_is_told_beside_tokens_is_the_distribution_of_the_training_pass(world, layout):
+    asked, texts, heard, responses, whole = world(layout.world_size, on_one, toys.role(layout), told_beside)[
+        0
+    ]
+    assert sorted(heard) == [i for i, prompt in enumerate(asked) if i % 2 == 0 and len(prompt) > 1]
+    for i, prompt in enumerate(asked):
+        top, row = (0, 3, 1)[i % 3], whole[i].double()
+        told = [(len(prompt) - 1 + k, t) for k, t in enumerate(responses[i].tops)]
+        assert len(told) == (len(responses[i].tokens) if top else 0)
+        for place, token in enumerate(heard.get(i, ())):
+            assert token.token == texts[i][place + 1]
+            assert token.logprob == pytest.approx(row[place, token.token].item(), abs=1e-4)
+            told += [(place, token.top)] if top else []
+        for place, best in told:
+            values, ids = row[place].topk(top)
+            assert [t for t, _ in best] == ids.tolist()
+            assert [v for _, v in best] == pytest.approx(values.tolist(), abs=1e-4)
+
+
 def refused(engine):
     from runtime.generate import GenerateError, generate
     from runtime.sampling import Sampling
