@@ -34,7 +34,9 @@ def hub_rows(name: str, settings: Mapping[str, Any]) -> HubRows:
 
     split = settings.get("split") or "train"
     try:
-        dataset = datasets.load_dataset(name, settings.get("subset"), split=split)
+        dataset = datasets.load_dataset(
+            name, settings.get("subset"), data_dir=settings.get("folder") or None, split=split
+        )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         advice = "it is neither a file here nor a data set that can be loaded"

@@ -70,6 +70,13 @@ def marks_of(line: str, where: str) -> dict[str, float]:
     return marks
 
 
+def marks_of_answer(row: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The marks of the last answer; none where it has no label."""
+    talk = _talk(row, where)
+    last = next((said for said in reversed(talk.turns) if said.speaker != talk.masked), None)
+    return marks_of(last.label, where) if last and last.label else {}
+
+
 def rounded(prediction: float) -> int:
     """A judge's number as a mark: held between 0 and 4, halves to the even neighbour."""
     return round(min(float(HIGHEST), max(float(LOWEST), float(prediction))))
