@@ -1,15 +1,16 @@
 """Rows of several sources as one.
 
 What goes out is one stage of a clerk. Settings of the job: `mix: {}`.
-Data: `sources`, a list of data sets, each with `limit` (rows from its front, or null), `repeat` (how often it
-is taken) and `weight` (a number, or null for all of them).
-Rows: as they were. Without weights the sources follow one another, each `repeat` times. With weights they are
-blended: each row comes from the source that is furthest behind its share, in the source's order and from its
-front again where it runs out, until every row of every source has been taken; none is left out.
+Data: `sources`, a list of data sets, each with `limit` (rows from its front, or null) and `weight` (a number,
+or null for all of them); one that is repeated stands there several times.
+Rows: as they were. Without weights the sources follow one another, and none is left out. With weights they
+alternate, so that after any number of rows each has had its share; there are as many rows as in all of them,
+and a source that runs out begins again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from pydantic import model_validator
@@ -25,12 +26,12 @@ from specc.spec.units import conflict
 class Part(Rows):
     """Rows of one source; text alone is their path."""
 
-    repeat: int = maths(1, ge=1, le=10**6)
+    repeat: int = maths(1, ge=1, le=1000)
     """How often the rows are taken, one time after the other."""
 
     weight: float | None = maths(None, gt=0, le=10**6)
-    """Share among all rows, relative to the other weights; where none has one, the sources follow one
-    another."""
+    """Share among all rows, relative to the other weights: as many rows as in all sources, by turns, and one
+    that runs out begins again. Where none has one, the sources follow one another."""
 
 
 class Sources(Section):
@@ -61,4 +62,6 @@ class Spec(MakingSpec):
 
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage of a clerk."""
-    return [rows_stage(spec, name, clerk("mix"), {}, {"sources": spec.data.sources})]
+    stage = rows_stage(spec, name, clerk("mix"), {}, {"sources": spec.data.sources})
+    entries = [entry for entry in stage.data["sources"] for _ in range(entry.pop("repeat"))]
+    return [dataclasses.replace(stage, data={"sources": entries})]

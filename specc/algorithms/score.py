@@ -4,16 +4,15 @@ What goes out is one stage: of one role that is asked and never learns, or of a 
 scores. Settings of the job:
     score      function       `module:name` or `builtin:NAME`; "" for a model
                merge          {attribute: weight}; {} where the model's `output.json` says
-               standardise    "" | "rows" (by mean and deviation of all rows that are scored here) | "model"
-                              (by those of the reward model's validation) | "given" (`mean` and `std`)
+               standardise    false, true (by `mean` and `std`, where they are null by those of the reward
+                              model's validation), or "rows" (by those of all rows that are scored here)
                mean, std      numbers or null
                clip           rewards are held between -clip and clip, after standardising; null for not
-               template       text that is scored, of a row's fields
+               prompt, response   templates of a row's fields; the text is one behind the other
                seq_length, truncation, add_eos, add_bos
                batch          rows of one step, after which they are on the disk
-Data: `rows`, as `generate` makes them or of any file whose rows have the template's fields.
-Rows: those that were read, with `reward`, and `attributes` {name: number} where the head has several. None is
-left out but by `truncation: drop`.
+Data: `rows`, as `generate` makes them or of any file whose rows have the templates' fields.
+Rows: all that were read, with `reward`, and `attributes` {name: number} where the head has several.
 """
 
 from __future__ import annotations
@@ -73,14 +72,17 @@ class Standardise(Section):
 class Scoring(Section):
     """The text that is scored, and how rows are dealt with."""
 
-    template: str = maths("{input}{output}")
-    """Text that is scored, with a row's fields in braces."""
+    prompt: str = maths("{input}")
+    """Template of the first part of the text that is scored, with a row's fields in braces."""
+
+    response: str = maths("{output}")
+    """Template of the other part, which follows without anything between."""
 
     seq_length: int = maths(4096, ge=2, le=10**8)
     """Tokens of a text at most."""
 
-    truncation: Literal["right", "left", "drop", "error"] = maths("right")
-    """What happens to a text of more than `seq_length` tokens: cut it at that end, or leave its row out."""
+    truncation: Literal["right", "left", "error"] = maths("right")
+    """What happens to a text of more than `seq_length` tokens: cut it at that end, or end the run."""
 
     add_eos: bool = maths(True)
     """Append the end token to each text and read the score there; it stays where the text is cut."""
@@ -96,10 +98,10 @@ class Scoring(Section):
     """Rows per GPU at a time; left out, the planner takes the fastest that fits."""
 
     @model_validator(mode="after")
-    def _template_names_fields(self) -> Scoring:
-        if not FIELD.search(self.template):
-            message = "the template names no field of the rows"
-            raise conflict(message, "template", 'put fields in braces, e.g. template: "{input}{output}"')
+    def _response_names_a_field(self) -> Scoring:
+        if not FIELD.search(self.response):
+            message = "the response template names no field of the rows"
+            raise conflict(message, "response", 'put a field in braces, e.g. response: "{output}"')
         return self
 
 

@@ -30,9 +30,9 @@ class Weighted(Asked):
     """Prompts to be answered, as a part of several; text alone is their path."""
 
     weight: float | None = maths(None, gt=0, le=10**6)
-    """Share among all prompts, relative to the other weights: sources are blended in these shares, each in
-    its order and from its front again where it runs out, until all have been taken once. Where none has a
-    weight, the sources follow one another."""
+    """Share among all prompts, relative to the other weights: sources alternate by their shares, one that
+    runs out begins again, and there are as many prompts as in all of them. Where none has a weight, they
+    follow one another."""
 
 
 AnyPrompts = Annotated[Many[Weighted], BeforeValidator(_as_list)]
@@ -54,7 +54,7 @@ class Slice(Section):
     """Prompts of a slice."""
 
     index: int = maths(0, ge=0, le=10**9)
-    """Which slice, from 0; behind the last prompt it begins again at the first."""
+    """Which slice, from 0; the last one may be shorter, and behind it there is none."""
 
 
 class AskedData(Section):
