@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from runtime import failure, lock, preflight
+from runtime import failure, handover, lock, preflight
 from runtime.place import Place, place_of
 from runtime.problem import Problem
 from runtime.stop import StopFlag, die_with_parent
@@ -38,9 +38,7 @@ def main(arguments: list[str]) -> int:
 def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
     """One attempt at the role, with everything that goes wrong said in one line."""
     if preflight.is_finished(job, place):
-        if place.is_first:
-            print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
-        return 0
+        return _already(job, place)
     found = held = door = None
     try:
         preflight.check(plan, job, role, place)
@@ -54,13 +52,11 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
     try:
         stop = StopFlag(place.stage / "stop", place.errors, place.rank)
         stop.listen()
-        meeting = _met(plan, job, place, found)
+        meeting = _met(plan, job, role, place, found)
         if role.program == SERVE:
             _serve(plan, job, role, place, door)
         else:
-            from runtime.start import run_of
-
-            run = run_of(plan, job, role, place, meeting, stop)
+            run = _run_of(plan, handover.resolved(job, place), role, place, meeting, stop)
             _turn(run)
         return 0
     except BaseException as error:
@@ -73,6 +69,29 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
             held.close()
 
 
+def _already(job: Job, place: Place) -> int:
+    """What is left to do for a stage that has finished: a kill may have come before it threw things away."""
+    if not place.is_first:
+        return 0
+    print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
+    try:
+        handover.discard(job, place)
+    except (OSError, ValueError) as error:
+        return failure.report(error, place.errors, place.rank, None)
+    return 0
+
+
+def _run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: preflight.Meeting, stop: StopFlag):
+    """What the loop turns: rows that are made, perhaps without torch, or a model that trains."""
+    if handover.makes_rows(role):
+        from runtime.making import making_of
+
+        return making_of(plan, job, role, place, meeting, stop)
+    from runtime.start import run_of
+
+    return run_of(plan, job, role, place, meeting, stop)
+
+
 def _door(role: Role, place: Place):
     """The socket of a role that serves, before anything is loaded; only its first process has one."""
     if role.program != SERVE or not place.is_first:
@@ -82,8 +101,8 @@ def _door(role: Role, place: Place):
     return listen(os.environ)
 
 
-def _met(plan: Plan, job: Job, place: Place, found: Problem | None) -> preflight.Meeting:
-    if found is None:
+def _met(plan: Plan, job: Job, role: Role, place: Place, found: Problem | None) -> preflight.Meeting:
+    if found is None and not role.is_clerk:
         try:
             preflight.check_device(plan.cluster, place)
         except Problem as problem:
@@ -103,14 +122,23 @@ def _serve(plan: Plan, job: Job, role: Role, place: Place, door) -> None:
 
 
 def _turn(run) -> None:
-    from runtime import loop, measured, output, parallel
+    from runtime import loop
 
     is_complete = loop.train(run)
-    measured.write(run)
+    if run.model is not None:
+        from runtime import measured
+
+        measured.write(run)
     if is_complete:
-        output.finish(run)
+        run.finish()
+        thrown = handover.discard(run.job, run.place) if run.place.is_first else []
+        if thrown:
+            run.say(f"discarded the rows and checkpoints of {', '.join(thrown)}")
     run.close()
-    parallel.stop()
+    if run.model is not None:
+        from runtime import parallel
+
+        parallel.stop()
 
 
 def stand_alone() -> None:

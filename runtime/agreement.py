@@ -3,14 +3,15 @@
 A rank that fails alone (a full disk, a file it cannot read) would leave the others waiting in the next
 collective until it times out. So each thing that can fail on one rank is done by `together`: afterwards
 either every rank has every rank's result, or every rank raises the same problem.
+
+A process that has not imported torch is alone, and this module does not make it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-import torch.distributed as dist
 
 from runtime.failure import as_problem
 from runtime.problem import Problem
@@ -20,12 +21,14 @@ T = TypeVar("T")
 
 def rank() -> int:
     """This process among those that work together; 0 when it is alone."""
-    return dist.get_rank() if _is_distributed() else 0
+    dist = _distributed()
+    return dist.get_rank() if dist else 0
 
 
 def size() -> int:
     """How many processes work together."""
-    return dist.get_world_size() if _is_distributed() else 1
+    dist = _distributed()
+    return dist.get_world_size() if dist else 1
 
 
 def together(code: str, what: str, action: Callable[[], T]) -> list[T]:
@@ -64,6 +67,11 @@ def shared(action: Callable[[], T]) -> list[T]:
     return [outcome for outcome, _ in outcomes]  # type: ignore[misc]
 
 
+def said(action: Callable[[], T]) -> T:
+    """As `told`, for what tells its problems itself: every rank raises rank 0's own `Problem`."""
+    return shared(lambda: action() if rank() == 0 else None)[0]  # type: ignore[return-value]
+
+
 def told(code: str, what: str, action: Callable[[], T]) -> T:
     """Run `action` on rank 0 only; its result on every rank, or the same `Problem` on every rank."""
     return together(code, what, lambda: action() if rank() == 0 else None)[0]  # type: ignore[return-value]
@@ -85,12 +93,15 @@ def is_outside(error: BaseException) -> bool:
 
 
 def _gathered(value: T) -> list[T]:
-    if size() == 1:
+    dist = _distributed()
+    if dist is None or size() == 1:
         return [value]
     values: list[T] = [value] * size()
     dist.all_gather_object(values, value)
     return values
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _distributed() -> Any:
+    """torch.distributed where it has been imported and its groups are there, else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None

@@ -13,6 +13,7 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
     R008 another experiment in this folder  R017 the ranks did not meet
     R009 a port is taken                    R018 out of memory
     R019 a token is not in the vocabulary   R023 another run writes to this folder
+    R024 another stage's rows cannot be had
     R099 a defect of specc
 
     R020 to R022: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime import metrics, steps
+from runtime import metrics, rowstore, steps
 from runtime.agreement import told
 from runtime.checkpoint import read_state
 
@@ -53,6 +51,4 @@ def _write(run: Run) -> None:
         **_facts(run.place.checkpoints / checkpoint),
         "metrics": metrics.last_values(run.place.role / "metrics.jsonl"),
     }
-    temporary = run.place.output.with_name(f".output.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, run.place.output)
+    rowstore.write_output(run.place.output, content)

@@ -3,6 +3,7 @@
     DIR/plan.json
     DIR/STAGE/[ROLE/]metrics.jsonl        DIR/STAGE/[ROLE/]checkpoint/step-N/
     DIR/STAGE/[ROLE/]measured.json        memory and time that it took, for `specc calibrate`
+    DIR/STAGE/rows.jsonl, shards/         of a stage that makes rows: all of them; while it works
     DIR/STAGE/output.json                 written last: the stage is finished
     DIR/STAGE/identity.json               which experiment the folder belongs to
     DIR/STAGE/stop, heartbeat             asked to stop; still alive
@@ -62,6 +63,16 @@ class Place:
     @property
     def checkpoints(self) -> Path:
         return self.role / "checkpoint"
+
+
+def made_by(source: Mapping[str, str], run_folder: Path) -> Path:
+    """The folder of the stage that a plan's `from` names: of this run, or of another."""
+    return (Path(source["run"]) if source.get("run") else run_folder) / source["stage"]
+
+
+def rows_file(source: Mapping[str, str], run_folder: Path) -> Path:
+    """The rows that the stage of a plan's `from` made."""
+    return made_by(source, run_folder) / "rows.jsonl"
 
 
 def place_of(plan_file: Path, job: Job, role: str, environment: Mapping[str, str]) -> Place:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from runtime import soundness
+from runtime import handover, soundness
 from runtime.data.rows import local_path, looks_like_hub_id
 from runtime.place import Place
 from runtime.problem import Problem
@@ -135,9 +135,12 @@ def write_identity(job: Job, place: Place) -> None:
 
 def check_inputs(job: Job, role: Role, place: Place) -> None:
     """Data, weights and tokenizer can be read."""
-    for use, settings in job.data.items():
-        if isinstance(settings, Mapping) and settings.get("path"):
-            _check_readable(str(settings["path"]), f"data.{use}", allow_hub=True)
+    for name, settings in handover.sections(job):
+        if settings.get("path"):
+            _check_readable(str(settings["path"]), name, allow_hub=True)
+    handover.check(job, place)
+    if role.is_clerk:
+        return
     for each in group_of(job, role).roles:
         _check_weights(each.model.weights, each, place)
     tokenizer = role.model.tokenizer
@@ -155,6 +158,11 @@ def _check_weights(weights: Weights, role: Role, place: Place) -> None:
             message = (
                 f"the model comes from stage `{weights.stage}`, but {where} is not finished; run it first"
             )
+            raise Problem("R016", message, outside=True)
+        if handover.is_discarded(folder / weights.stage):
+            message = f"the model comes from stage `{weights.stage}`, whose checkpoints in"
+            again = f"make them again with --fresh {weights.stage}"
+            message = f"{message} `{folder / weights.stage}` went when a later stage had finished; {again}"
             raise Problem("R016", message, outside=True)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from runtime import checkpoint, metrics
+from runtime import checkpoint, metrics, output
 from runtime.agreement import told
 from runtime.batch import Batch, Bin, dealt
 from runtime.commits import Commits, commits_of
@@ -227,6 +227,10 @@ class Run:
         self._saved = self.step
         self.alive()
         self._started = time.perf_counter()
+
+    def finish(self) -> None:
+        """Export the model where that is asked, then write `output.json`. Collective."""
+        output.finish(self)
 
     def close(self) -> None:
         """Let TensorBoard and the others write what they hold."""

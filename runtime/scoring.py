@@ -13,15 +13,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.agreement import told
 from runtime.data.rows import Rows
 from runtime.problem import Problem
-from runtime.rollouts import Rollout
 from specc.plan import Role
+
+if TYPE_CHECKING:
+    from runtime.rollouts import Rollout
 
 BUILTIN = "builtin:"
 

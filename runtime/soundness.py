@@ -35,9 +35,6 @@ WORDS = {
 
 FORMATS = ("auto", "chat", "prompt_response", "comparisons", "attributes", "hh")
 
-UNTRAINED = ("generate", "score")
-"""Programs that update nothing, so that a plan says nothing of training them."""
-
 NUMBERS = ("lr", "min_lr", "weight_decay", "epsilon", "clip", "epochs")
 COUNTS = ("steps", "seq_length", "warmup_steps", "constant_steps", "validate_every", "save_every")
 COUNTS += ("log_every", "keep_last", "keep_best")
@@ -48,20 +45,23 @@ def check(plan: Plan, job: Job, role: Role) -> None:
     _check_name("stage", job.stage)
     if role.model.weights.kind in ("stage", "run"):
         _check_name("weights.stage", role.model.weights.stage)
+    _check_discards(job)
+    _check_purpose(job, role)
     _check_words(plan, job, role)
     seconds = ("collective_timeout_seconds", "heartbeat_seconds")
     for name, value in (_sizes(role) | {name: getattr(job, name) for name in seconds}).items():
         if value < 1:
             raise _nonsense(name, value, "a number above 0")
-    _check_cut(role)
-    _check_recompute(role)
-    trains = role.program not in UNTRAINED
+    if not role.is_clerk:
+        _check_cut(role)
+        _check_recompute(role)
+    trains = role.trains
     if trains or job.settings.get("train") is not None:
         _check_train(job.settings.get("train"))
     needed = ("train",) if trains and not job.data.get("prompts") else ()
     for use in {**dict.fromkeys(needed), **job.data}:
         if use in needed or job.data[use] is not None:
-            _check_data(f"data.{use}", job.data.get(use))
+            _check_use(f"data.{use}", job.data.get(use))
     if role.program == "reward":
         _check_reward(job.settings.get("reward"), role)
 
@@ -81,7 +81,7 @@ def _check_words(plan: Plan, job: Job, role: Role) -> None:
         "recompute": role.recompute,
         "implementation": role.implementation,
         "head": model.head,
-        "weights.kind": model.weights.kind,
+        "weights.kind": "random" if role.is_clerk else model.weights.kind,
         "norm": shape.norm,
         "activation": shape.activation,
         "position": shape.position,
@@ -99,6 +99,8 @@ def _sizes(role: Role) -> dict[str, int]:
     shape, layout = role.model.shape, role.layout
     of_shape = ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "vocab", "max_positions")
     of_layout = ("tp", "pp", "vp", "cp", "ep", "etp", "dp")
+    if role.is_clerk:
+        return {"nodes": role.nodes}
     sizes = {name: getattr(role, name) for name in ("nodes", "gpus", "micro_batch", "global_batch")}
     sizes |= {f"shape.{name}": getattr(shape, name) for name in of_shape}
     return sizes | {f"layout.{name}": getattr(layout, name) for name in of_layout}
@@ -175,9 +177,45 @@ def _check_reward(own: Any, role: Role) -> None:
         raise _nonsense("layout.cp", role.layout.cp, "1: a score needs the whole text")
 
 
+def _check_purpose(job: Job, role: Role) -> None:
+    """A role that trains has a model; one that does not has nothing said of training in its job."""
+    if role.is_clerk and role.trains:
+        raise _nonsense("gpus", role.gpus, "a number above 0 for a role that trains")
+    is_alone = any(role is group.role and not group.serves for group in job.groups)
+    if is_alone and not role.trains and job.settings.get("train") is not None:
+        raise _nonsense("trains", role.trains, "true, as there is a section `train`")
+    if role.program == "score" and not role.is_clerk:
+        if role.model.head == "language":
+            raise _nonsense("head", role.model.head, "scalar or attributes for a model that scores")
+        if role.layout.cp > 1:
+            raise _nonsense("layout.cp", role.layout.cp, "1: a score needs the whole text")
+
+
+def _check_discards(job: Job) -> None:
+    """What goes afterwards are other stages' files, in this run's folder."""
+    for stage in job.discards:
+        _check_name("discards", stage)
+        if stage == job.stage or stage in (".", ".."):
+            raise _nonsense("discards", stage, "another stage")
+
+
+def _check_use(name: str, found: Any) -> None:
+    """One data set, or several that are mixed."""
+    parts = {f"{name}[{i}]": part for i, part in enumerate(found)} if isinstance(found, list) else {}
+    for place, data in (parts or {name: found}).items():
+        _check_data(place, data)
+
+
 def _check_data(name: str, data: Any) -> None:
     if not isinstance(data, Mapping) or not isinstance(data.get("path"), str):
         raise _nonsense(name, data, "an object with a path")
+    source = data.get("from")
+    if source:
+        if not isinstance(source, Mapping) or not isinstance(source.get("run") or "", str):
+            raise _nonsense(f"{name}.from", source, "an object with a stage and a run")
+        _check_name(f"{name}.from.stage", str(source.get("stage") or ""))
+    elif not data["path"]:
+        raise _nonsense(f"{name}.path", "", "a path, or `from`")
     for field in ("prompt", "response", "chosen", "rejected", "split", "subset"):
         if not isinstance(data.get(field) or "", str):
             raise _nonsense(f"{name}.{field}", data[field], "text")

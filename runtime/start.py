@@ -100,19 +100,9 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
     """Everything that the loop needs."""
     tokenizer = tokenizers.load(role.model.tokenizer)
     data = streams(plan, job, role, place, meeting, tokenizer)
-    if plan.cluster.device == "cpu":
-        from runtime import cpu
-
-        cpu.install()
-    from runtime import parallel
-    from runtime.engine import Engine
+    engine = engine_of(plan, job, role, place)
     from runtime.run import Run
 
-    seconds = job.collective_timeout_seconds
-    own = parallel.start(role.layout, plan.cluster.backend, plan.cluster.device, seconds, plan.seed)
-    if place.is_first:
-        print(f"{plan.name}/{job.stage}: {role.layout} on {place.world} processes", flush=True)
-    engine = Engine(role, own, train=optimizer_settings(job.settings.get("train")), seed=plan.seed)
     run = Run(
         plan=plan,
         job=job,
@@ -129,6 +119,22 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
 
         run.online = online_of(run, tokenizer)
     return run
+
+
+def engine_of(plan: Plan, job: Job, role: Role, place: Place) -> Any:
+    """The role's model without its weights, on the process groups of its layout."""
+    if plan.cluster.device == "cpu":
+        from runtime import cpu
+
+        cpu.install()
+    from runtime import parallel
+    from runtime.engine import Engine
+
+    seconds = job.collective_timeout_seconds
+    own = parallel.start(role.layout, plan.cluster.backend, plan.cluster.device, seconds, plan.seed)
+    if place.is_first:
+        print(f"{plan.name}/{job.stage}: {role.layout} on {place.world} processes", flush=True)
+    return Engine(role, own, train=optimizer_settings(job.settings.get("train")), seed=plan.seed)
 
 
 def is_online(job: Job) -> bool:

@@ -167,6 +167,13 @@ CODES = (
         "Wait for it, end it with a file `stop` in that folder, or use another --dir.",
     ),
     Code(
+        "R024",
+        "rows of another stage that cannot be had",
+        "Data comes `from` a stage that has not finished, or whose rows are gone or were changed since.",
+        "data.train comes from stage `select`, but `runs/x/select` is not finished; run it first",
+        "Run that stage first, or make its rows again with `--fresh STAGE`.",
+    ),
+    Code(
         "R099",
         "a defect of specc",
         "Something went wrong that should not be possible; the traceback lies in the attempt's folder.",

@@ -42,6 +42,7 @@ class Bounds:
         self._works: dict[int, Workload] = {}  # by global batch
         self._fastest = space.modes[0]
         self._held: dict[tuple[int, ...], StageParameters] = {}
+        self.hopeless: dict[Cut, bool] = {}  # by cut without its copies; the search finds it out
 
     def seconds(self, cut: Cut, micro_batch: int, pieces: int, rest: float = 0.0) -> float:
         """No layout of the cut with so many pieces or fewer takes less time for a step. `rest` is r where

@@ -24,6 +24,7 @@ from specc.plan import Layout
 from specc.planner import rules
 from specc.planner.bounds import Bounds
 from specc.planner.cost import step_seconds
+from specc.planner.feasibility import outside_bytes
 from specc.planner.hardware import Gpu
 from specc.planner.memory import GIB, Workload, oom_probability, peak
 from specc.planner.rules import Broken, Case, link_domain
@@ -153,9 +154,30 @@ class Frontier:
     def _begin(self) -> None:
         space, bounds, capacity = self.space, self.bounds, self.space.gpu.usable_gib
         for cut in space.cuts(self.nodes):
+            if not self.keep_large and self._is_hopeless(cut):
+                continue
             seconds = bounds.least_seconds(cut)
             if seconds <= self.within and oom_probability(bounds.bytes(cut) / GIB, capacity) <= MARGIN:
                 self._push(seconds, functools.partial(self._deal, cut))
+
+    def _is_hopeless(self, cut: Cut) -> bool:
+        """Whether a cut does not fit with any number of copies. The more they are, the less each holds of the
+        optimizer's state and of micro-batches in flight, but for what communication takes: so the most
+        copies decide for all, with the buffers of one.
+        """
+        key = cut._replace(dp=0)
+        found = self.bounds.hopeless.get(key)
+        if found is None:
+            most = max(self.space.copies, default=1)
+            widest, alone = (self._outside(cut._replace(dp=dp)) for dp in (most, 1))
+            spare = max(0.0, widest - alone) / GIB
+            cut = cut._replace(dp=most)
+            found = not self._may_fit(cut, self.space.micro_batches(cut)[0], spare)[0]
+            self.bounds.hopeless[key] = found
+        return found
+
+    def _outside(self, cut: Cut) -> float:
+        return outside_bytes(self.space.layout(cut, 1)) if self.space.gpu.name != "cpu" else 0.0
 
     def _deal(self, cut: Cut) -> None:
         """A cut: its micro-batches with their numbers of pieces, but for those that surely have no room."""
@@ -184,21 +206,27 @@ class Frontier:
             self._push(seconds, functools.partial(self._time, cut, micro_batch, vp))
 
     def _has_room(self, cut: Cut, micro_batch: int) -> bool:
-        """Whether the fewest pieces may fit: not too large in every way to recompute. Of two layers or more
-        full recomputation keeps least.
+        """Whether the fewest pieces may fit; what does not, and would be legal, is noted."""
+        has_room, leanest = self._may_fit(cut, micro_batch)
+        if not has_room and leanest is not None and rules.is_legal(leanest.case):
+            self._refuse(leanest)
+        return has_room
+
+    def _may_fit(self, cut: Cut, micro_batch: int, spare: float = 0.0) -> tuple[bool, Found | None]:
+        """Whether the fewest pieces are not too large in every way to recompute, were they `spare` GiB
+        smaller, and the last way that was looked at. Of two layers or more full recomputation keeps least.
         """
         found, pieces = None, self.space.pieces(cut, micro_batch)
         if not pieces:
-            return True
+            return True, None
         several = self.space.work.shape.layers >= 2 * cut.pp * pieces[0]
         for mode in self.space.modes[-1:] if several else reversed(self.space.modes):
             case = self.space.case(self.nodes, cut, pieces[0], micro_batch, mode)
             found = _with_memory(case, 0.0)
-            if found.fits or oom_probability(EVEN * found.total_gib, case.gpu.usable_gib) <= MARGIN:
-                return True
-        if found is not None and rules.is_legal(found.case):
-            self._refuse(found)
-        return False
+            least = EVEN * found.total_gib - spare
+            if found.fits or oom_probability(least, case.gpu.usable_gib) <= MARGIN:
+                return True, found
+        return False, found
 
     def _refuse(self, found: Found) -> None:
         if self.keep_large:

@@ -81,7 +81,7 @@ class Space:
         self._rows = list(self._rows_cut())
         self._experts = list(self._experts_cut())
         batch, micro = work.global_batch, pins.micro_batch or 1
-        self._copies = divisors(batch // micro) if micro > 0 and batch % micro == 0 else ()
+        self.copies = divisors(batch // micro) if micro > 0 and batch % micro == 0 else ()
         self._deals: dict[int, tuple[int, ...]] = {}
         self._pieces: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stages: dict[tuple[int, int], tuple[int, ...]] = {}
@@ -120,7 +120,7 @@ class Space:
             rest, odd = divmod(world, tp * cp)
             if odd:
                 continue
-            for dp in self._copies:
+            for dp in self.copies:
                 pp, odd = divmod(rest, dp)
                 if odd or pp < 1 or pp > layers or (pinned and pp != pinned):
                     continue

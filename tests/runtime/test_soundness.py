@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 import toy_rewards  # noqa: E402
 import toy_runs  # noqa: E402
 
-from runtime import preflight, soundness  # noqa: E402
+from runtime import preflight  # noqa: E402
 from runtime.problem import Problem  # noqa: E402
 
 JOB, ROLE = ("jobs", 0), ("jobs", 0, "roles", 0)
@@ -101,8 +101,8 @@ def test_a_reward_model_that_makes_no_sense_is_named(tmp_path, path, value, said
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize("program", soundness.UNTRAINED)
-def test_a_program_that_trains_nothing_needs_no_section_about_it(tmp_path, program):
-    plan = toy_runs.plan(program=program, job={"settings": {}, "data": {"prompts": toy_runs.ARITHMETIC}})
+def test_a_program_that_trains_nothing_needs_no_section_about_it(tmp_path):
+    rows = {"settings": {}, "data": {"prompts": toy_runs.ARITHMETIC}}
+    plan = toy_runs.plan(program="generate", trains=False, job=rows)
     _, job, _ = preflight.read_plan(toy_runs.written(tmp_path, plan), "sft", "model")
     assert "train" not in job.settings

@@ -1,0 +1,179 @@
+"""Responses to prompts, as rows: what rejection sampling, ReST and others learn from.
+
+    {"input": the prompt as the model read it, "output": the response without its end token,
+     "finish": "stop" | "length", "sample": which of the prompt's, "source": the prompt's own row}
+
+All samples of the first prompt come first, then those of the second. A prompt that is a conversation gives
+`messages` too, with the response as its last turn, so that whoever reads the row can put it through a chat
+template again. A prompt that is too long is left out and counted; none is replaced by another.
+
+Response `sample` to row r draws from random stream r * n + sample of a seed that follows from the plan's and
+the stage's name, so that it depends neither on batches nor on the layout, nor on the other rounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runtime.data.prompts import PromptForm, Prompts, conversation
+from runtime.generate import Rollouts, generate
+from runtime.making import means
+from runtime.online import sampling_of
+from runtime.problem import Problem
+from runtime.sampling import Sampling
+
+if TYPE_CHECKING:
+    from runtime.making import Making
+
+
+SLOTS = 64
+"""Responses at once where nobody says."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The section `generate` of the plan, as far as it is not the sampler's."""
+
+    samples: int = 1  # of each prompt
+    max_tokens: int = 1024
+    max_prompt_tokens: int = 0  # 0: what the model's positions leave beside a response
+    add_bos: bool = False
+    rows: int = 0  # responses that a replica generates at once; 0: as the plan's role says
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What every step needs: how the rows of each part become prompts, and how responses are drawn."""
+
+    readers: list[Prompts]
+    sampling: Sampling
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A row that is asked."""
+
+    index: int  # in the source
+    tokens: Sequence[int]
+    row: Mapping[str, Any]
+
+
+def opening(run: Making) -> Asking:
+    """Read every prompt once, so that a bad row is found before the first response; count the long ones."""
+    settings = run.program_settings(Settings)
+    longest = run.role.model.shape.max_positions - settings.max_tokens
+    most = settings.max_prompt_tokens or longest
+    if min(most, longest) < 1:
+        positions = run.role.model.shape.max_positions
+        message = f"responses of {settings.max_tokens} tokens leave no room for a prompt in {positions}"
+        raise Problem("R001", f"{message} positions; lower generate.max_tokens")
+    sections = run.job.data[next(iter(run.job.data))]
+    parts = sections if isinstance(sections, list | tuple) else [sections]
+    forms = [
+        PromptForm(part.get("format") or "auto", part.get("prompt") or "{input}", most, settings.add_bos)
+        for part in parts
+    ]
+    template = run.role.model.chat_template
+    readers = [
+        Prompts(rows, run.tokenizer, template, form)
+        for rows, form in zip(run.source.parts, forms, strict=True)
+    ]
+    asking = Asking(readers, sampling_of(run.settings, run.tokenizer, seed_of(run)), settings)
+    dropped = run.on_first(lambda: sum(not _read(run, asking, i) for i in range(len(run.source))))
+    if dropped == len(run.source):
+        raise Problem("R011", f"no prompt can be used: {dropped} are longer than {most} tokens or unlike one")
+    if dropped:
+        run.say(f"{dropped} of {len(run.source)} prompts are left out (longer than {most} tokens)")
+    return asking
+
+
+def step(run: Making) -> dict[str, Any]:
+    """Responses to the next prompts."""
+    asking: Asking = run.opened
+    n = asking.settings.samples
+    with run.part("data"):
+        read = [_read(run, asking, i) for i in run.indices()]
+        prompts = [prompt for prompt in read if prompt]
+    run.count(prompts_left_out=len(read) - len(prompts))
+    first = run.source.first
+    assert run.model is not None
+    with run.part("generate"):
+        found = generate(
+            run.model,
+            [prompt.tokens for prompt in prompts for _ in range(n)],
+            asking.sampling,
+            [(first + prompt.index) * n + i for prompt in prompts for i in range(n)],
+            decode=run.tokenizer.decode,
+            slots=asking.settings.rows or run.role.rows or SLOTS,
+        )
+    made = [
+        row_of(run, prompts[k // n], k % n, found.tokens[k], found.finish[k], asking.sampling)
+        for k in range(len(found.tokens))
+    ]
+    run.put(made)
+    run.count(cut_at_max_tokens=sum(finish == "length" for finish in found.finish))
+    return measured(found)
+
+
+def row_of(
+    run: Making, prompt: Prompt, sample: int, tokens: Sequence[int], finish: str, sampling: Sampling
+) -> dict[str, Any]:
+    """A response as a row."""
+    ended = finish == "stop" and tokens and tokens[-1] in sampling.stop_token_ids
+    output = run.tokenizer.decode(list(tokens[:-1] if ended else tokens))
+    row = {
+        "input": run.tokenizer.decode(list(prompt.tokens)),
+        "output": output,
+        "finish": finish,
+        "sample": sample,
+        "source": prompt.row,
+    }
+    section = run.opened.readers[run.source.find(prompt.index)[0]].form
+    talk = conversation(prompt.row) if section.format in ("auto", "chat") else None
+    return row | answered(talk, output) if talk else row
+
+
+def answered(talk: Mapping[str, Any], output: str) -> dict[str, Any]:
+    """The conversation with the response as its last turn."""
+    if "messages" in talk:
+        return {**talk, "messages": [*talk["messages"], {"role": "assistant", "content": output}]}
+    turns = talk["conversations"]
+    asker = talk.get("mask") or "User"
+    answerer = next((turn["from"] for turn in turns if turn.get("from") != asker), "Assistant")
+    return {**talk, "conversations": [*turns, {"from": answerer, "value": output}]}
+
+
+def measured(found: Rollouts) -> dict[str, float]:
+    """What is logged of a step's responses."""
+    lengths = {
+        "prompt_length": [len(prompt) for prompt in found.prompts],
+        "response_length": [len(tokens) for tokens in found.tokens],
+        "truncated": [float(finish == "length") for finish in found.finish],
+    }
+    return means(lengths) | {"tokens": sum(lengths["response_length"])}
+
+
+def seed_of(run: Making) -> int:
+    """Another seed for each stage, so that rounds over the same prompts do not draw alike."""
+    digest = hashlib.sha256(f"{run.plan.seed}/{run.job.stage}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _read(run: Making, asking: Asking, index: int) -> Prompt | None:
+    """A prompt; None when it is left out. Problem R010 names a bad row."""
+    if index % 4096 == 0:
+        run.alive()
+    part, inner = run.source.find(index)
+    reader = asking.readers[part]
+    [found] = reader.read(inner)
+    if found.dropped:
+        return None
+    largest = run.role.model.shape.vocab
+    if max(found.tokens) >= largest:
+        message = f"holds token {max(found.tokens)}, but the model has a vocabulary of {largest}"
+        raise Problem("R019", f"{reader.rows.where(inner)} {message}")
+    return Prompt(index, found.tokens, reader.rows[inner])
