@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from specc.plan import Job
+from specc.plan import Job, role_folder
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def place_of(plan_file: Path, job: Job, role: str, environment: Mapping[str, str
     return Place(
         run_folder=folder,
         stage=stage,
-        role=stage if len(job.roles) == 1 else stage / role,
+        role=stage / role_folder(job, role),
         attempt=stage / "attempts" / attempt_name(environment),
         rank=int(environment.get("RANK", "0")),
         world=world,

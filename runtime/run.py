@@ -54,6 +54,7 @@ class Run:
     pad_id: int = 0
     step: int = 0
     online: Any = None  # runtime.online.Online, of an algorithm that learns from its own responses
+    reference: Any = None  # runtime.reference.Reference, of an algorithm that asks one
     carried: dict[str, Any] = field(default_factory=dict)  # what an algorithm takes from step to step
 
     _saved: int | None = field(default=None, init=False)

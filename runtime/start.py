@@ -101,6 +101,7 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
     tokenizer = tokenizers.load(role.model.tokenizer)
     data = streams(plan, job, role, place, meeting, tokenizer)
     engine = engine_of(plan, job, role, place)
+    from runtime.loop import program
     from runtime.run import Run
 
     run = Run(
@@ -118,6 +119,9 @@ def run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: Meeting, sto
         from runtime.cast import online_of
 
         run.online = online_of(run, tokenizer)
+    opening = getattr(program(role.program), "opening", None)
+    if opening:  # what a program needs before the model has its weights
+        opening(run)
     return run
 
 

@@ -20,6 +20,7 @@ from specc.experiment import Experiment
 from specc.rows import Form, Mistake, kind
 from specc.spec.data import Asked, Dataset, Judged, Rows
 from specc.spec.model import Model
+from specc.spec.preferences import Compared, Verdicts
 from specc.spec.reading import listed, nearest
 
 HEAD_BYTES = 1 << 20
@@ -86,6 +87,7 @@ def _models(spec: Any) -> Iterator[tuple[str, Model]]:
     """Every model that a stage names, with where it does."""
     roles = getattr(spec, "roles", None)
     found = {f"roles.{name}.": getattr(roles, name) for name in type(roles).model_fields} if roles else {}
+    found |= {"reference.": getattr(spec, "reference", None)}
     for prefix, section in {"": spec, **found}.items():
         model = getattr(section, "model", None)
         if isinstance(model, Model):
@@ -131,6 +133,13 @@ def _form(rows: Rows, spec: Any) -> Form:
         return Form("prompts" if rows.format == "auto" else rows.format, {"prompt": rows.prompt})
     if isinstance(rows, Dataset):
         return Form(rows.format, {"prompt": rows.prompt, "response": rows.response})
+    if isinstance(rows, Compared):
+        return Form(
+            "hh" if rows.format == "hh" else "pairs",
+            {"prompt": rows.prompt, "chosen": rows.chosen, "rejected": rows.rejected},
+        )
+    if isinstance(rows, Verdicts):
+        return Form("verdicts", {"prompt": rows.prompt, "response": rows.response})
     if not isinstance(rows, Judged):
         return Form("any")
     reward = spec.reward

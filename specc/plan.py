@@ -327,6 +327,13 @@ def role_of(job: Job, name: str) -> Role:
     raise PlanError(f"job `{job.name}` has no role `{name}`; it has {', '.join(r.name for r in job.roles)}")
 
 
+def role_folder(job: Job, role: str) -> str:
+    """Where a role's metrics and checkpoints lie within its stage's folder; empty: in that folder itself, as
+    those of the only role do, and of the one called `model` beside its reference.
+    """
+    return "" if len(job.roles) == 1 or role == "model" else role
+
+
 def to_json(plan: Plan) -> str:
     """The plan as JSON text: keys in the order of the fields, so the same plan gives the same bytes."""
     return json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"

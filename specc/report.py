@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from specc.calibration import Measurement, Unusable
-from specc.plan import Job, Plan, Role
+from specc.plan import Job, Plan, Role, role_folder
 from specc.planner.calibration import measured_run
 
 MOST_SAMPLES = 20
@@ -31,7 +31,7 @@ class RoleReport:
     @property
     def name(self) -> str:
         """`sft`, or `ppo/actor` where the stage has several roles."""
-        return self.job.stage if len(self.job.roles) == 1 else f"{self.job.stage}/{self.role.name}"
+        return f"{self.job.stage}/{role_folder(self.job, self.role.name)}".rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_run(folder: Path) -> RunReport:
     roles = []
     for job in plan.jobs:
         for role in job.roles:
-            place = folder / job.stage if len(job.roles) == 1 else folder / job.stage / role.name
+            place = folder / job.stage / role_folder(job, role.name)
             curves, torn = read_curves(place / "metrics.jsonl")
             if torn:
                 notes.append(f"{place / 'metrics.jsonl'} has {torn} lines that cannot be read")

@@ -55,6 +55,8 @@ class Form:
             return self._comparison(row, where, is_first)
         if self.kind == "attributes":
             return self._marks(row, where)
+        if self.kind in ("pairs", "verdicts"):
+            return self._preference(row, where, is_first)
         if self.kind == "hh":
             return _texts(
                 row, ("chosen", "rejected"), where, "a row of hh is {chosen, rejected}, two dialogues"
@@ -91,6 +93,25 @@ class Form:
             odd = next((n for n, side in zip(("chosen", "rejected"), sides, strict=True) if not side), None)
             return Mistake("G014", f"`{where}` has no turns in `{odd}`", help=TURNS) if odd else None
         return self._fields(row, where, is_first)
+
+    def _preference(self, row: Mapping[str, Any], where: str, is_first: bool) -> Mistake | None:
+        """Two responses of which one is better, or one with a verdict."""
+        names = ("chosen", "rejected") if self.kind == "pairs" else ("response",)
+        if is_chat(row) or any(isinstance(row.get(name), list | dict) for name in ("prompt", *names)):
+            odd = next((name for name in names if not row.get(name)), None)
+            mistake = Mistake("G014", f"`{where}` has no turns in `{odd}`", help=TURNS) if odd else None
+        else:
+            mistake = self._fields(row, where, is_first)
+        if mistake is not None:
+            return mistake
+        if self.kind == "pairs":
+            return _number(row, ("chosen_reward", "rejected_reward"), where)
+        said = row.get("preference")
+        if said in ("chosen", "rejected") or ("preference" not in row and isinstance(row.get("label"), bool)):
+            return None
+        what = f"`preference` is {kind(said)}" if "preference" in row else "no `preference` that can be read"
+        help = "say `preference`: chosen or rejected, or `label`: true or false, in each row"
+        return Mistake("G014", f"`{where}`: {what}; it has {_keys(row)}", help=help)
 
     def _asks_for(self, name: str) -> bool:
         """Whether the templates want a field of that name, as they do unless the spec says otherwise."""
@@ -159,6 +180,16 @@ def _texts(row: Mapping[str, Any], names: tuple[str, ...], where: str, help: str
             return Mistake("G014", f"`{where}` has no `{name}`; it has {_keys(row)}", help=help)
         if not isinstance(row[name], str):
             return Mistake("G014", f"`{where}`: `{name}` is {kind(row[name])}, not text", help=help)
+    return None
+
+
+def _number(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> Mistake | None:
+    """The first of these fields that is there and holds no number."""
+    for name in names:
+        value = row.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            message = f"`{where}`: `{name}` is {kind(value)}, not a number"
+            return Mistake("G014", message, help="give a number, or leave the field out")
     return None
 
 

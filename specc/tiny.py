@@ -18,10 +18,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from specc import models
+from specc import algorithms, models
 from specc.plan import Shape
+from specc.spec import section as sections
 
 STEPS, ROWS, TOKENS, BATCH = 10, 64, 512, 4
 ONLINE_STEPS, RESPONSE = 4, 16
@@ -105,7 +106,7 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     if is_online:
         yield from _of_rollouts(stage, prefix)
     model = stage.get("model") or _at(stage, "roles.actor.model") or ""
-    chats, judged = "chat_template" in model, stage.get("algorithm") == "reward"
+    chats, judged = "chat_template" in model, _are_judged(stage)
     for key, data in (stage.get("data") or {}).items():
         yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged)
 
@@ -114,8 +115,9 @@ def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str
     for key, value in INSTEAD.items():
         if _is_said(role.get(key)) and role[key] != value:
             yield _set(prefix + key, value)
-    if role.get("model"):
-        yield from _of_model(role["model"], f"{prefix}model", folder)
+    for path in ("model", "reference.model"):
+        if model := _at(role, path):
+            yield from _of_model(model, f"{prefix}{path}", folder)
 
 
 def _is_said(value: Any) -> bool:
@@ -158,6 +160,15 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
     small = {key: value for key, value in dataclasses.asdict(shrunk(model.shape)).items() if value != {}}
     kept = {key: said[key] for key in ("chat_template",) if isinstance(said, Mapping) and said.get(key)}
     yield _set(path, {"shape": small, **kept})
+
+
+def _are_judged(stage: Mapping[str, Any]) -> bool:
+    """Whether rows to learn from are of a form of which no data set may say that it is a conversation."""
+    data = sections.inner(algorithms.load(stage["algorithm"]).Spec, "data")
+    rows = sections.inner(data, "train") if data and "train" in sections.keys(data) else None
+    if rows is None:
+        return False
+    return "format" not in rows.model_fields or "chat" not in get_args(rows.model_fields["format"].annotation)
 
 
 def _of_data(said: Any, path: str, folder: Path, chats: bool, judged: bool) -> Iterator[str]:

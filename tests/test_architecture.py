@@ -17,7 +17,7 @@ LAYERS = (
     ("source",),
     ("spec",),
     ("models", "graph", "references"),
-    ("makers",),
+    ("makers", "preferences"),
     ("algorithms",),
     ("schema",),
     ("experiment",),

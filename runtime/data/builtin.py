@@ -2,9 +2,10 @@
 
 `builtin:arithmetic` asks for one-digit sums, as `{"input": "3+4=", "output": "7"}`, or with the fields that
 the section's templates name instead; with the subset or format `chat` the same as `messages`. As
-comparisons it has a wrong answer beside the right one, as `hh` both as dialogues; as attributes either of
-them with a mark between 0 and 4 for each attribute (a text's first is whether it is right, the others its
-length), some of them missing. The rows depend on the seed and on nothing else.
+comparisons it has a wrong answer beside the right one, as `hh` both as dialogues; as verdicts one of them; as
+attributes either of them with a mark between 0 and 4 for each attribute (a text's first is whether it is
+right, the others its length), some of them missing; and in the forms of published data sets (`sums`). The
+rows depend on the seed and on nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runtime.data import sums
 from runtime.data.judged import MISSING
 from runtime.problem import Problem
 
@@ -54,6 +56,8 @@ class ArithmeticRows:
         draw = random.Random(f"{self.seed}/{self.split}/{index}")
         a, b = draw.randint(0, self.largest), draw.randint(0, self.largest)
         question, answer = f"{a}+{b}=", str(a + b)
+        if self.form in sums.FORMS:
+            return sums.FORMS[self.form](draw, question, answer, self._wrong(draw, a + b))
         if self.form == "attributes":
             return self._marked(draw, question, answer, self._wrong(draw, a + b))
         if self.form in ("comparisons", "hh"):
@@ -64,6 +68,10 @@ class ArithmeticRows:
                 }
             row = self._row(prompt=question, chosen=answer, rejected=wrong)
             return row | {"strength": draw.randint(1, 3)}
+        if self.form == "verdicts":
+            liked = draw.random() < 0.5
+            row = self._row(prompt=question, response=answer if liked else self._wrong(draw, a + b))
+            return row | {"preference": "chosen" if liked else "rejected"}
         if self.form != "chat":
             return self._row(prompt=question, response=answer)
         said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -120,6 +128,8 @@ def generated(name: str, settings: Mapping[str, Any], seed: int) -> ArithmeticRo
     if name != "arithmetic":
         raise Problem("R005", f"there is no generated data `builtin:{name}`; there is `builtin:arithmetic`")
     form = str(settings.get("subset") or settings.get("format") or "")
+    kinds = {"pairs": "hh" if form == "hh" else "comparisons", "verdicts": "verdicts"}
+    form = kinds.get(str(settings.get("kind")), form)
     count = int(settings.get("limit") or ROWS)
     split, attributes = str(settings.get("split") or "train"), settings.get("attributes") or ()
     templates = {part: str(settings[part]) for part in TEMPLATES if settings.get(part)}

@@ -74,6 +74,16 @@ def answered(row: Mapping[str, Any], where: str) -> tuple[str, str] | None:
     return None if said is None else (asked(said), f" {said[-1]}")
 
 
+def compared(row: Mapping[str, Any], where: str) -> tuple[str, str, str] | Encoded:
+    """The prompt and both answers to it; why there are none, where the dialogues differ before the last."""
+    sides = [turns(_dialogue(row, side, where)) for side in ("chosen", "rejected")]
+    if sides[0] is None or sides[1] is None:
+        return Encoded(dropped=UNLIKE)
+    if sides[0][:-1] != sides[1][:-1]:
+        return Encoded(dropped="with answers to two prompts")
+    return asked(sides[0]), sides[0][-1], sides[1][-1]
+
+
 def _dialogue(row: Mapping[str, Any], side: str, where: str) -> str:
     if side not in row:
         keys = ", ".join(map(str, row)) or "nothing"

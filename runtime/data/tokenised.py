@@ -32,6 +32,7 @@ from runtime.data.attributes import Attributes
 from runtime.data.comparisons import Comparisons
 from runtime.data.judged import JudgedForm
 from runtime.data.learnt import Learnt
+from runtime.data.preferences import PreferenceForm, Preferences, preference_form
 from runtime.data.prompt_response import Encoded, Form
 from runtime.data.prompts import PromptForm, Prompts
 from runtime.data.rows import Rows, open_rows
@@ -39,7 +40,7 @@ from runtime.problem import Problem
 
 ARRAYS = ("tokens", "mask", "ends", "rows", "labels")
 
-AnyForm = Form | JudgedForm | PromptForm
+AnyForm = Form | JudgedForm | PromptForm | PreferenceForm
 
 
 class Reader(Protocol):
@@ -76,6 +77,14 @@ class Tokenised:
         end = int(self._ends[index])
         tokens, mask = self._tokens[start:end].tolist(), self._mask[start:end].tolist()
         return Sample(int(self._rows[index]), tokens, mask, tuple(self._labels[index].tolist()))
+
+    def index(self, id: int) -> int:
+        """Which of the kept samples has this id."""
+        return int(np.searchsorted(self._rows, id))
+
+    def tokens_before(self, index: int) -> int:
+        """Tokens of all kept samples before this one."""
+        return int(self._ends[index - 1]) if index else 0
 
     def is_whole(self) -> bool:
         """Are the arrays as long as was written down?"""
@@ -145,6 +154,8 @@ def reader_of(data: Mapping[str, Any], rows: Rows, form: AnyForm, tokenizer: Any
     if isinstance(form, JudgedForm):
         kind = Attributes if form.format == "attributes" else Comparisons
         return kind(rows, tokenizer, template, form)
+    if isinstance(form, PreferenceForm):
+        return Preferences(rows, tokenizer, template, form)
     return Learnt(rows, tokenizer, template, form, str(data.get("format") or "auto"))
 
 
@@ -154,6 +165,8 @@ def form_of(
     """The form of the rows of `data.USE`, from its section, `train` and the program's own section."""
     if use == "prompts":
         return _prompt_form(data, train, own)
+    if data.get("kind"):  # rows of preferences, whatever the program learns from them
+        return preference_form(data, train, own)
     if program == "reward":
         return _judged_form(data, train, own)
     return learnt_form(data, train, own)

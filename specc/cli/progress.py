@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from specc.cli import look
-from specc.plan import Job
+from specc.plan import Job, role_folder
 
 WORTH_SAYING = re.compile(r"(warning|note)(\[\w+\])?: ")
 OF_TOTAL = re.compile(r"(?:step \d+/|after step \d+ of )(\d+)\b")
@@ -241,7 +241,7 @@ def _row(line: str) -> dict[str, Any]:
 
 def _metrics_of(stage: Path, job: Job) -> Path:
     """A job of several roles writes one file per role; the first role is the one that is trained."""
-    return stage / "metrics.jsonl" if len(job.roles) == 1 else stage / job.roles[0].name / "metrics.jsonl"
+    return stage / role_folder(job, job.roles[0].name) / "metrics.jsonl"
 
 
 def _cut_at(attempt: Path) -> int:

@@ -17,6 +17,7 @@
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
   team.py       several roles -> machines    balance.py    actor and critic chosen together
   ppo.py        seconds of a PPO step        alternatives.py  what else there was for several roles
+  guests.py     a reference in the processes of the model that learns from it
 
 In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
 a `specc.plan.Plan`, complete, or the reasons why there is none. `specc.compile` and the CLI import this
@@ -37,11 +38,12 @@ from specc import models
 from specc import plan as plans
 from specc.diagnostics import Diagnostic, has_errors
 from specc.planner import hardware
+from specc.planner.guests import hosts, place_alone
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Pins
 from specc.planner.memory import Workload
 from specc.planner.outlook import outlook, over_the_quota
-from specc.planner.placement import Request, clerk, job_environment, place
+from specc.planner.placement import Request, clerk, job_environment
 
 if TYPE_CHECKING:
     from specc.graph import Graph, Stage, StageRole
@@ -148,10 +150,8 @@ def _job(
         roles, timeline = list(placed.roles), placed.timeline
         settings = {**settings, "serve": {**settings["serve"], "batch": placed.batch}}
     else:
-        alone = [place(request, card, profile.gpus.per_node, most) for request in requests]
-        roles = [role for role, _ in alone if role is not None]
+        roles, more = place_alone(requests, card, profile.gpus.per_node, most)
         roles += [clerk(role) for role in stage.roles if role.is_clerk]
-        more = [said for _, of_role in alone for said in of_role]
     said += more
     if len(roles) < len(stage.roles):
         return None, said
@@ -236,10 +236,11 @@ def requests(graph: Graph, profile: Profile, folder: Path | str = ".") -> list[t
     if card is None:
         return []
     found: dict[str, plans.Model | None] = {}
+    asked = [(stage, _requests(stage, profile, card, found, Path(folder))[0]) for stage in graph.stages]
     return [
         (stage, request)
-        for stage in graph.stages
-        for request in _requests(stage, profile, card, found, Path(folder))[0]
+        for stage, of_stage in asked
+        for request in (of_stage if stage.generates else hosts(of_stage))
     ]
 
 
@@ -302,6 +303,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         trains=asked.trains,
         head=asked.head,
         texts=asked.texts,
+        passes=asked.passes,
         precision=asked.precision,
         implementation=implementation,
         packing=bool(stage.settings.get("train", {}).get("packing")),
@@ -359,7 +361,7 @@ def _identity(stage: Stage, roles: list[plans.Role], before: list[plans.Job]) ->
     for role in roles:
         if role.is_clerk:
             continue
-        name = "model" if len(roles) == 1 else f"roles.{role.name}.model"
+        name = "model" if role.name == "model" or len(roles) == 1 else f"roles.{role.name}.model"
         shape = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(role.model.shape).items()}
         identity[f"{name}.shape"] = shape
     return identity | {f"inputs.{job.stage}": job.hash for job in before}

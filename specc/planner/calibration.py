@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from specc.calibration import Measurement, Unusable, reason
-from specc.plan import Job, Plan, PlanError, Role, from_json
+from specc.plan import Job, Plan, PlanError, Role, from_json, role_folder
 from specc.planner.hardware import Gpu, gpu
 
 
@@ -28,7 +28,7 @@ def measured_run(folder: Path) -> tuple[Plan, list[Measurement], list[str]]:
     found, missing = [], []
     for job in plan.jobs:
         for role in job.roles:
-            place = folder / job.stage if len(job.roles) == 1 else folder / job.stage / role.name
+            place = folder / job.stage / role_folder(job, role.name)
             try:
                 found.append(_measured(plan, job, role, place / "measured.json", folder.resolve().name))
             except Unusable as error:

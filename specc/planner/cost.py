@@ -65,7 +65,34 @@ def step_seconds(
     if work.trains:
         end = update(work, layout, each, slowest, domain)
         seconds += end.reduce + end.gather + end.optimizer + end.host
+        if work.passes:
+            seconds += sum(asked_seconds(work, layout, micro_batch, gpu, node))
     return seconds
+
+
+def asked_seconds(
+    work: Workload, layout: Layout, micro_batch: int, gpu: Gpu, node: int
+) -> tuple[float, float]:
+    """Seconds of a step's passes without gradients, and of weights that trade places for them."""
+    from specc.planner.rollout import swap_seconds  # which counts on this module
+
+    once = step_seconds(_asked(work), layout, micro_batch, "none", gpu, node)
+    swaps = 2 * swap_seconds(work, layout, gpu) if work.reference == "swap" else 0.0
+    return work.passes * once, swaps
+
+
+_asked_of: dict[int, tuple[Workload, Workload]] = {}
+
+
+def _asked(work: Workload) -> Workload:
+    """The work of one pass; the same object each time, by which what a micro-batch takes is remembered."""
+    found = _asked_of.get(id(work))
+    if found is None or found[0] is not work:
+        if len(_asked_of) >= KEPT:
+            _asked_of.clear()
+        plain = dataclasses.replace(work, trains=False, passes=0, reference="none")
+        found = _asked_of[id(work)] = work, plain
+    return found[1]
 
 
 def forward_seconds(

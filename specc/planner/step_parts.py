@@ -16,7 +16,7 @@ from specc.planner.cost import MicroBatch, Stage
 from specc.planner.hardware import Gpu, fast_domain
 from specc.planner.layer_time import Forward, LayerTime
 from specc.planner.memory import Workload
-from specc.planner.shapes import dense_layers, padded_vocab
+from specc.planner.shapes import dense_layers, padded_vocab, parameters
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,27 @@ def step_parts(
     found = [*taken.layers(), taken.logits(), taken.bubble(), taken.sends()]
     if work.trains:
         found += taken.update()
+    if work.trains and work.passes:
+        found += asked_parts(work, layout, micro_batch, gpu, node)
     return tuple(part for part in found if part.seconds > 0)
+
+
+def asked_parts(work: Workload, layout: Layout, micro_batch: int, gpu: Gpu, node: int) -> list[Part]:
+    """What is asked of a reference beside the training."""
+    passes, swaps = cost.asked_seconds(work, layout, micro_batch, gpu, node)
+    numbers = (
+        Number("k", work.passes, "passes without gradients"),
+        Number("F", passes / work.passes, "s of one over the rows of a step"),
+    )
+    held = work.element_bytes * parameters(work.shape, work.head) / (layout.tp * layout.pp)
+    sent = (
+        Number("B", held, "bytes of a rank's weights"),
+        Number("b", max(gpu.host_gb_per_s, 1) * 1e9, "bytes/s over the host's link"),
+    )
+    return [
+        Part("reference", passes, "k * F", numbers),
+        Part("weights that trade places", swaps, "2 * 2 * B / b", sent),
+    ]
 
 
 class _Taken:
