@@ -19,7 +19,7 @@ from specc.planner.phases import peak, phases
 from specc.planner.placement import Request
 from specc.planner.ppo import Times, critic_times, formulas
 from specc.planner.rules import Case
-from specc.planner.team import Team, sides
+from specc.planner.team import Team, actor_alone, scored, sides
 from specc.planner.workload import Workload
 
 STEP = math.sqrt(2)
@@ -35,9 +35,11 @@ def compared(team: Team, request: Request, roles: Mapping[str, plan.Role]) -> Co
     found = compare(dataclasses.replace(request, nodes=role.nodes), role, team.card)
     if role.group != role.name:
         return dataclasses.replace(found, runners_up=(), too_large=())
-    both = sides(team)
     if team.card.name == "cpu":
         return found
+    if (alone := actor_alone(team)) is not None and request.name == "actor":
+        return _compared_alone(team, alone, roles, found)
+    both = sides(team)
     if both is None or request.name not in ("actor", "critic"):  # the search knows of training alone
         return dataclasses.replace(found, runners_up=())
     actor, critic = both
@@ -54,6 +56,29 @@ def compared(team: Team, request: Request, roles: Mapping[str, plan.Role]) -> Co
         step_seconds=roles["actor"].step_seconds,
         runners_up=tuple(others[:RUNNERS_UP]),
         times=_timed(joined(choices["actor"], choices["critic"], critic), actor, critic),
+    )
+
+
+def _compared_alone(
+    team: Team, side: ActorSide, roles: Mapping[str, plan.Role], found: Comparison
+) -> Comparison:
+    """The same for an actor that no critic learns beside."""
+    role, reward = roles["actor"], roles.get("reward")
+    rivals = [
+        _rival(choice, scored(team, choice, reward).step.seconds, role.step_seconds)
+        for choice in side.every(role.nodes)
+    ]
+    others = sorted((r for r in rivals if r.layout != str(role.layout)), key=lambda r: r.step_seconds)
+    planned = _planned(side, role)
+    step, _, times = scored(team, planned, reward)
+    said = formulas(planned.seat, dataclasses.replace(side.rollouts, rows=planned.rows), times)
+    parts = dict.fromkeys((part.lane, part.name) for part in step.parts)
+    timed = tuple(
+        Timed(name, lane, round(step.of(name, lane), 3), said.get(f"{lane} {name}", said.get(name, "")))
+        for lane, name in sorted(parts, key=lambda key: key[0])
+    )
+    return dataclasses.replace(
+        found, step_seconds=role.step_seconds, runners_up=tuple(others[:RUNNERS_UP]), times=timed
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from specc import plan
 from specc.diagnostics import Diagnostic
@@ -352,30 +352,47 @@ def _uncriticised(team: Team) -> tuple[Placed, list[Diagnostic]]:
     ordered = tuple(roles[r.name] for r in team.requests if r.name in roles)
     if len(ordered) < len(team.requests):
         return Placed(ordered), said
-    step, batch = _scored(team, side, choice, roles.get("reward"))
+    step, batch, _ = scored(team, choice, roles.get("reward"))
     first = dataclasses.replace(
         ordered[0], step_seconds=round(step.seconds, 3), why=_why(actor, step, choice.nodes)
     )
     return Placed((first, *ordered[1:]), _rounded(step), batch), said
 
 
-def _scored(team: Team, side: ActorSide, choice: Choice, reward: plan.Role | None) -> tuple[Step, int]:
-    """The step, and the rows of a request that make it as short as any; all at once without a model."""
+class Scored(NamedTuple):
+    """A step without a critic."""
+
+    step: Step
+    batch: int  # rows of a request
+    times: Times
+
+
+def scored(team: Team, choice: Choice, reward: plan.Role | None) -> Scored:
+    """The step with the requests that make it as short as any; all rows at once without a model."""
     count, scorer = team.rollouts.count, team.named("reward")
-    found: list[tuple[Step, int]] = []
+    found: list[Scored] = []
     batch = count if reward is None else reward.layout.dp * reward.micro_batch
-    while not found or found[-1][1] < count:
+    while not found or found[-1].batch < count:
         request = 0.0
         if reward is not None and scorer is not None:
             seat = _chosen(team, scorer, reward).seat
             request = REQUEST + seat.passed(min(batch, count), team.rollouts.tokens)
         turns = {"request": request, "requests": -(-count // batch), "critic": 0.0}
+        times = Times(**choice.times, **turns)
         apart = reward is None or reward.group != "actor"
-        step = timeline(Times(**choice.times, **turns), apart, ("actor", "reward"))
-        found.append((step, min(batch, count)))
+        found.append(Scored(timeline(times, apart, ("actor", "reward")), min(batch, count), times))
         batch *= 2
-    shortest = min(step.seconds for step, _ in found)
-    return next(one for one in reversed(found) if one[0].seconds <= shortest * (1 + NOTHING))
+    shortest = min(one.step.seconds for one in found)
+    return next(one for one in reversed(found) if one.step.seconds <= shortest * (1 + NOTHING))
+
+
+def actor_alone(team: Team) -> ActorSide | None:
+    """The choices of an actor that no critic learns beside; None where one does, or there is no actor."""
+    actor = team.named("actor")
+    if actor is None or team.named("critic") is not None:
+        return None
+    actor = _with_guests(team, _with_gpus(team, actor))
+    return ActorSide(actor, team.card, actor.gpus or team.gpus, team.rollouts, team.offload)
 
 
 def sides(team: Team) -> tuple[ActorSide, CriticSide] | None:

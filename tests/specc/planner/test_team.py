@@ -110,3 +110,20 @@ def test_an_actor_without_a_critic_is_planned_by_its_whole_step(compile_text):
     job = compile_text(text).plan.jobs[0]
     assert {part.name for part in job.timeline} >= {"generate", "train", "reference"}
     assert job.roles[0].rows > 1
+
+
+@pytest.mark.parametrize("reward", ["{function: 'builtin:gsm8k'}", "{model: llama3-8b}"])
+def test_the_other_layouts_of_an_actor_without_a_critic_lose_by_the_whole_step(compile_text, reward):
+    text = (
+        "name: g\ncluster: toy\nalgorithm: grpo\ndata: {prompts: 'builtin:arithmetic'}\n"
+        f"roles: {{actor: {{model: llama3-70b}}, reward: {reward}}}\n"
+    )
+    done = compile_text(text)
+    job, (team,) = done.plan.jobs[0], planner.teams(done.graph, done.profile).values()
+    found = compared(team, team.named("actor"), by_name(job))
+    assert found.runners_up
+    assert found.step_seconds == job.roles[0].step_seconds
+    assert all(rival.slower >= -0.01 * found.step_seconds for rival in found.runners_up)
+    own = [timed for timed in found.times if timed.lane == "actor"]
+    assert sum(timed.seconds for timed in own) == pytest.approx(found.step_seconds, abs=0.02)
+    assert all(timed.text for timed in own if timed.part != "wait")
