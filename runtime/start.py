@@ -60,9 +60,11 @@ def streams(
 
 def rows_of_a_step(job: Job, role: Role) -> int:
     """Rows that a step takes from the data: the global batch, or the prompts of a step's rollouts."""
+    own = job.settings.get(role.program) or {}
+    if role.program == "steerlm2":  # its batch counts responses
+        return max(role.global_batch // int(own["responses"]), 1)
     if not is_online(job):
         return role.global_batch
-    own = job.settings.get(role.program) or {}
     return max(int(own.get("rollouts") or role.global_batch) // int(own.get("responses") or 1), 1)
 
 

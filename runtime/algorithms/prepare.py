@@ -1,14 +1,14 @@
 """Published data sets, and rows of other stages, in the form that a later stage reads. A clerk.
 
-    oasst                    trees of OpenAssistant                 -> conversations with marks
-    helpsteer, helpsteer2    responses with five marks              -> conversations with marks
-    helpsteer2_preference    two responses and which is better      -> two conversations, one after the other
-    hh_comparisons           dialogues of Anthropic-HH              -> {"text"} twice, the better one first
-    hh_prompts               the same                               -> {"text"}, which ends in `Assistant:`
-    regression               conversations with marks               -> {"text", "label"} for each judged answer
-    ask                      conversations                          -> the question, and a label to answer with
-    answers                  what was generated to such questions   -> conversations, with that label
-    keep                     conversations with marks               -> those whose last answer has enough of each
+    oasst                    trees of OpenAssistant             -> conversations with marks
+    helpsteer, helpsteer2    responses with five marks          -> conversations with marks
+    helpsteer2_preference    two responses, one better          -> two conversations, one after the other
+    hh_comparisons           dialogues of Anthropic-HH          -> {"text"} twice, the better one first
+    hh_prompts               the same                           -> {"text"}, which ends in `Assistant:`
+    regression               conversations with marks           -> {"text", "label"} of each judged answer
+    ask                      conversations                      -> the question, and a label to answer with
+    answers                  what was generated to these        -> conversations, with that label
+    keep                     conversations with marks           -> those whose last answer has enough
 
 Each form is a pure function of one row (`runtime.data`). A row of another form is refused by file and line;
 rows that are left out are counted, in `output.json` and said.

@@ -35,12 +35,13 @@ from runtime.data.learnt import Learnt
 from runtime.data.preferences import PreferenceForm, Preferences, preference_form
 from runtime.data.prompt_response import Encoded, Form
 from runtime.data.prompts import PromptForm, Prompts
+from runtime.data.responses import Responses, ResponsesForm
 from runtime.data.rows import Rows, open_rows
 from runtime.problem import Problem
 
 ARRAYS = ("tokens", "mask", "ends", "rows", "labels")
 
-AnyForm = Form | JudgedForm | PromptForm | PreferenceForm
+AnyForm = Form | JudgedForm | PromptForm | PreferenceForm | ResponsesForm
 
 
 class Reader(Protocol):
@@ -156,6 +157,8 @@ def reader_of(data: Mapping[str, Any], rows: Rows, form: AnyForm, tokenizer: Any
         return kind(rows, tokenizer, template, form)
     if isinstance(form, PreferenceForm):
         return Preferences(rows, tokenizer, template, form)
+    if isinstance(form, ResponsesForm):
+        return Responses(rows, tokenizer, template, form)
     return Learnt(rows, tokenizer, template, form, str(data.get("format") or "auto"))
 
 
@@ -167,6 +170,8 @@ def form_of(
         return _prompt_form(data, train, own)
     if data.get("kind"):  # rows of preferences, whatever the program learns from them
         return preference_form(data, train, own)
+    if program == "steerlm2":
+        return ResponsesForm(int(own["responses"]), int(train["seq_length"]), own["truncation"])
     if program == "reward":
         return _judged_form(data, train, own)
     return learnt_form(data, train, own)

@@ -43,9 +43,9 @@ class Clerk:
 
     def run(self):
         while self.step * self.batch < len(self.source):
-            prepare.step(self)
+            prepare.step(self)  # type: ignore[arg-type]
             self.step += 1
-        return list(prepare.closing(self, lambda: iter(self.made)))
+        return list(prepare.closing(self, lambda: iter(self.made)))  # type: ignore[arg-type]
 
 
 def answer(text="a", **more):
