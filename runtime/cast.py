@@ -17,6 +17,7 @@ from runtime.frozen import Frozen, Guest
 from runtime.judges import Judges, Lesson, Near, Score, itself
 from runtime.online import Online, sampling_of
 from runtime.problem import Problem
+from runtime.samplers import sampler_of
 from runtime.schedule import learning_rate
 from runtime.scoring import Scoring, function_of, scored_by, scoring_of
 from runtime.weights import take_weights
@@ -38,6 +39,7 @@ def online_of(run: Run, tokenizer: Any) -> Online:
     return Online(
         engine=run.model,
         tokenizer=tokenizer,
+        sampler=sampler_of(run, run.table()),
         sampling=sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed),
         judges=judges_of(run, roles, engine, tokenizer),
         critic=engine,

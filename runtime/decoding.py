@@ -17,12 +17,13 @@ from torch import Tensor
 
 from runtime.cache import Cache, CachedAttention, Line
 from runtime.engine import Engine
+from runtime.folding import Whole
 
 
 class Decoder:
     """The chunks of this rank with a cache for `slots` rows."""
 
-    def __init__(self, engine: Engine, slots: int) -> None:
+    def __init__(self, engine: Engine | Whole, slots: int) -> None:
         self.chunks = engine.chunks
         self.config = engine.config
         self.shape = engine.role.model.shape

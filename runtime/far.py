@@ -25,6 +25,7 @@ from runtime.agreement import shared
 from runtime.judges import Answers, Lesson, Near
 from runtime.problem import Problem
 from runtime.rollouts import Rollout
+from runtime.samplers import seats_of
 from runtime.serving.app import Tensor
 from runtime.serving.client import Client, Patience
 from runtime.serving.desk import Tensors
@@ -253,16 +254,15 @@ def far_of(run: Run, near: Near) -> Far:
         line = Line(partial(connected, run, peers[group.name]))
         lines |= {role.name: line for role in group.roles}
         rows = rows or group.role.layout.dp * group.role.micro_batch
-    parallel = run.model.parallel
-    replicas = parallel.groups.dp_cp
+    replicas = seats_of(run)
     return Far(
         critic=lines.get("critic"),
         reward=lines.get("reward"),
         near=near,
         rows=max(rows, 1),
-        replica=replicas.rank(),
-        replicas=replicas.size(),
-        leads=parallel.tp_rank == 0 and parallel.pp_rank == 0,
+        replica=replicas.number,
+        replicas=replicas.size,
+        leads=replicas.leads,
         is_first=run.place.is_first,
         max_steps=run.max_steps,
         alive=run.alive,

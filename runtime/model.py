@@ -96,11 +96,13 @@ class Model(GPTModel):
         return logprobs_TB.transpose(0, 1).contiguous()
 
 
-def build(role: Role, parallel: Parallel, seed: int = 1234) -> list[Model]:
-    """The model chunks of this rank, with initial weights; one unless the pipeline interleaves."""
+def build(role: Role, parallel: Parallel, seed: int = 1234, drawn: bool = True) -> list[Model]:
+    """The model chunks of this rank, with initial weights if they are to be `drawn`; one unless the pipeline
+    interleaves.
+    """
     config = transformer_config(role)
     chunks = [_chunk(role, config, parallel, v) for v in range(role.layout.vp)]
-    for chunk in chunks:
+    for chunk in chunks if drawn else []:
         initialise(chunk, role.model.shape, seed)
     return [chunk.to(device=parallel.device) for chunk in chunks]
 

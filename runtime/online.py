@@ -16,6 +16,7 @@ from runtime.judges import Judges
 from runtime.problem import Problem
 from runtime.rollouts import Rollout, roll_out
 from runtime.sampling import Sampling
+from runtime.samplers import Sampler
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Online:
     engine: Engine
     tokenizer: Any
     sampling: Sampling
+    sampler: Sampler
     judges: Judges
     critic: Engine | None = None  # that lives in these processes
     asked: Callable[[], AbstractContextManager[Engine]] | None = None  # the reference; None: no KL is taken
@@ -39,13 +41,12 @@ class Online:
         if validation:
             sampling = dataclasses.replace(sampling, seed=sampling.seed ^ 0x5EED)
         return roll_out(
-            self.engine,
+            self.sampler,
             prompts,
             sampling,
             step=draw,
             responses=1 if validation else self.responses,
             data="validation" if validation else "prompts",
-            slots=self.slots,
             decode=self.tokenizer.decode,
             on_rollout=self.judges.ask,
             on_share=self.judges.expect,
@@ -79,6 +80,10 @@ class Online:
             raise Problem("R021", f"{said}; {way_out}")
 
     def text(self, tokens: Sequence[int]) -> str:
+    def close(self) -> None:
+        """End what runs beside these processes."""
+        self.sampler.close()
+
         """Tokens as people read them."""
         return self.tokenizer.decode(list(tokens))
 

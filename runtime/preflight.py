@@ -19,6 +19,7 @@ from typing import Any
 
 from runtime import handover, soundness
 from runtime.data.rows import local_path, looks_like_hub_id
+from runtime.engines import environments
 from runtime.place import Place
 from runtime.problem import Problem
 from specc.plan import Cluster, Group, Job, Plan, PlanError, Role, Shape, Weights, from_json, role_of
@@ -71,6 +72,7 @@ def check(plan: Plan, job: Job, role: Role, place: Place) -> None:
     check_inputs(job, role, place)
     check_program(role)
     if place.speaks_for_node:
+        check_engine(job, role)
         check_disk(job, role, place)
 
 
@@ -186,6 +188,12 @@ def check_program(role: Role) -> None:
     if not role.program.isidentifier() or not here.exists():
         known = ", ".join(sorted(p.stem for p in here.parent.glob("[a-z]*.py")))
         raise Problem("R002", f"this version has no program `{role.program}`; it has {known}")
+
+
+def check_engine(job: Job, role: Role) -> None:
+    """What generates in another environment is there. R015, with what to install."""
+    if role is job.groups[0].role and job.data.get("prompts") and job.settings.get("train"):
+        environments.check(str((job.settings.get("generate") or {}).get("engine") or "megatron"))
 
 
 def check_disk(job: Job, role: Role, place: Place) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.batch import Sample
-from runtime.engine import Engine
-from runtime.generate import generate
 from runtime.rows import Event, Response
+from runtime.samplers import Sampler
 from runtime.sampling import Sampling
 from runtime.stopping import Decode
 
@@ -49,14 +48,13 @@ class Rollout:
 
 
 def roll_out(
-    engine: Engine,
+    sampler: Sampler,
     prompts: Sequence[Sample],
     sampling: Sampling,
     *,
     step: int,
     responses: int = 1,
     data: str = "prompts",
-    slots: int = 64,
     decode: Decode | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
     on_share: Callable[[list[int]], None] | None = None,
@@ -74,15 +72,13 @@ def roll_out(
             prompt, found = asked[event.id], (tuple(event.tokens), tuple(event.logprobs), event.finish)
             on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found, data))
 
-    found = generate(
-        engine,
+    found = sampler.responses(
         [prompt.tokens for prompt in asked],
         sampling,
         [first + i for i in range(len(asked))],
-        decode=decode,
-        slots=slots,
-        on_event=seen,
-        on_share=on_share,
+        decode,
+        seen,
+        on_share,
     )
     return [
         Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish, data)

@@ -238,6 +238,8 @@ class Run:
         for sink in self._sinks:
             sink.close()
         self._sinks = []
+        if self.online is not None:
+            self.online.close()
 
     def say(self, text: str) -> None:
         """One line on stdout, from rank 0."""

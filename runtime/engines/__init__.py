@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from runtime.sampling import Sampling
+    from runtime.sampling import Sampling
 
 
 class EngineFailed(RuntimeError):
@@ -38,8 +39,8 @@ class Engine(Protocol):
     logprobs_of: str
     """`raw`: of the model's distribution; `processed`: after temperature and truncation."""
 
-    def start(self, folder: str) -> None:
-        """Load the model in a Hugging Face folder, as version 0."""
+    def start(self, folder: str, version: int = 0) -> None:
+        """Load the model in a Hugging Face folder, as that version."""
         ...
 
     def generate(
@@ -50,6 +51,10 @@ class Engine(Protocol):
 
     def update_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take whole tensors by Hugging Face name as the weights from now on."""
+        ...
+
+    def load(self, folder: str, version: int) -> None:
+        """Take the weights in a Hugging Face folder of the same model from now on."""
         ...
 
     def sleep(self) -> None:

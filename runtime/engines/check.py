@@ -34,15 +34,29 @@ def check(
 
     To be called after each transfer of weights. 1.001 is for fp32; bf16 engines reach 1.02.
     """
+    found = probed(engine, prompts, version)
+    return held(engine, found, score(prompts, [one.tokens for one in found]), bound)
+
+
+def probed(
+    engine: Engine, prompts: Sequence[Sequence[int]], version: int, sampling: Sampling = PROBE
+) -> Sequence[Completion]:
+    """A few tokens after each prompt, of the weights that are asked for."""
     if engine.logprobs_of != "raw":
         raise EngineFailed(
             f"engine `{engine.name}` gives {engine.logprobs_of} log-probabilities, not raw ones"
         )
-    found = engine.generate(prompts, PROBE)
+    found = engine.generate(prompts, sampling)
     old = next((one.version for one in found if one.version != version), version)
     if old != version:
         raise EngineFailed(f"engine `{engine.name}` answers with weights {old}, not {version}")
-    expected = score(prompts, [one.tokens for one in found])
+    return found
+
+
+def held(
+    engine: Engine, found: Sequence[Completion], expected: Sequence[Sequence[float]], bound: float = 1.001
+) -> float:
+    """The factor by which what the engine says is off what training says of the same tokens."""
     off = factor([one.logprobs for one in found], expected)
     if not off <= bound:
         raise EngineFailed(

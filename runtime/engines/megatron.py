@@ -30,9 +30,9 @@ class Megatron:
         self.version = 0
         self._aborted = False
 
-    def start(self, folder: str) -> None:
+    def start(self, folder: str, version: int = 0) -> None:
         import_weights(self.engine, self.engine.role, folder, self.engine.parallel)
-        self.version = 0
+        self.version = version
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, sequences: Sequence[int] | None = None
@@ -47,6 +47,9 @@ class Megatron:
         if given:
             self._take(given)
         self.version = version
+
+    def load(self, folder: str, version: int) -> None:
+        self.start(folder, version)
 
     def sleep(self) -> None:
         """The cache lives only while rows are generated."""

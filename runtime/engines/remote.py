@@ -58,7 +58,7 @@ class Remote:
         self._writing = threading.Lock()
         self._folder = Path()
 
-    def start(self, folder: str) -> None:
+    def start(self, folder: str, version: int = 0) -> None:
         self.close()
         self.scratch.mkdir(parents=True, exist_ok=True)
         self._folder = Path(folder)
@@ -81,8 +81,8 @@ class Remote:
         finally:
             os.close(theirs)
         self._answers = os.fdopen(ours, "rb", buffering=0)
-        self._ask({"do": "start", "folder": folder, "settings": self.settings})
-        self.version = 0
+        self._ask({"do": "start", "folder": folder, "settings": self.settings, "version": version})
+        self.version = version
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, sequences: Sequence[int] | None = None
@@ -114,9 +114,12 @@ class Remote:
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors},
                 folder / "model.safetensors",
             )
-            self._ask({"do": "update", "folder": str(folder), "version": version})
+            self.load(str(folder), version)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def load(self, folder: str, version: int) -> None:
+        self._ask({"do": "update", "folder": folder, "version": version})
         self.version = version
 
     def sleep(self) -> None:

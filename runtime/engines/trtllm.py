@@ -5,6 +5,7 @@ Written against the documented interface of TensorRT-LLM 1.2; nobody here could 
 
 from __future__ import annotations
 
+from runtime.engines.environments import ENVIRONMENTS
 from runtime.engines.remote import Remote
 
 
@@ -13,7 +14,4 @@ class TensorRTLLM(Remote):
 
     name = "trtllm"
     worker = "trtllm_worker.py"
-    install = (
-        "make an environment with `pip install tensorrt-llm --extra-index-url https://pypi.nvidia.com` "
-        "(Python 3.10 or 3.12) and name its python"
-    )
+    install = ENVIRONMENTS["trtllm"].install

