@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime import checkpoint, critic
-from runtime.data.rows import open_rows
+from runtime.data.rows import Rows, open_rows
 from runtime.dealing import Table
 from runtime.engine import Engine, OptimizerSettings
 from runtime.frozen import Frozen, Guest
@@ -45,7 +45,7 @@ def online_of(run: Run, tokenizer: Any) -> Online:
         critic=engine,
         asked=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
-        slots=int((run.job.settings.get("generate") or {}).get("rows") or 64),
+        rows=rows_of(run) if settings.get("judgements") else {},
     )
 
 
@@ -75,7 +75,7 @@ def judges_of(run: Run, roles: Mapping[str, Role], engine: Engine | None, tokeni
     if engine is not None:
         fit = partial(fit_critic, run, engine, engine.role)
         saving = partial(save_critic, run, engine)
-    if "reward" not in served:
+    if section and "reward" not in served:
         reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
     if "reward" in roles:
         scoring = scoring_of(section, roles["reward"], run.place.run_folder)
@@ -139,12 +139,7 @@ def reward_of(
     """The reward as a model that trades places with the critic, as one of its own, or as a function."""
     if role is None:
         function = function_of((run.job.settings.get("reward") or {}).get("function") or "")
-        rows = {
-            use: open_rows(data, seed=run.plan.seed, cache=run.place.stage / "data" / "fetched")
-            for use, data in run.job.data.items()
-            if data
-        }
-        return None, scored_by(function, tokenizer.decode, rows)
+        return None, scored_by(function, tokenizer.decode, rows_of(run))
     host = next(
         (one for one in (engine, run.model) if one is not None and one.role.name == role.swaps_with), None
     )
@@ -174,6 +169,14 @@ def swaps(role: Role, host: Engine | None) -> bool:
         said = f"the weights of `{role.name}` cannot trade places with those of `{role.swaps_with}`"
         raise Problem("R001", f"{said}, which is of another form or not in its processes; compile again")
     return True
+
+
+def rows_of(run: Run) -> dict[str, Rows]:
+    """The rows of the data, by their use."""
+    cache = run.place.stage / "data" / "fetched"
+    return {
+        use: open_rows(data, seed=run.plan.seed, cache=cache) for use, data in run.job.data.items() if data
+    }
 
 
 def alike(one: Role, other: Role) -> bool:

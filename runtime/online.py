@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from runtime import checkpoint
 from runtime.batch import Sample
 from runtime.commits import Commits
+from runtime.data.rows import Rows
 from runtime.engine import Engine
 from runtime.judges import Judges
 from runtime.problem import Problem
 from runtime.rollouts import Rollout, roll_out
-from runtime.sampling import Sampling
 from runtime.samplers import Sampler
+from runtime.sampling import Sampling
 
 
 @dataclass
@@ -25,13 +26,13 @@ class Online:
 
     engine: Engine
     tokenizer: Any
-    sampling: Sampling
     sampler: Sampler
+    sampling: Sampling
     judges: Judges
     critic: Engine | None = None  # that lives in these processes
     asked: Callable[[], AbstractContextManager[Engine]] | None = None  # the reference; None: no KL is taken
     responses: int = 1  # to each prompt
-    slots: int = 64  # rows that are generated at once on a replica
+    rows: Mapping[str, Rows] = field(default_factory=dict)  # of the data, by their use, where asked
 
     def roll_out(self, prompts: Sequence[Sample], draw: int, validation: bool = False) -> list[Rollout]:
         """Responses to a step's prompts, on every rank; the judges hear of each as it comes. `draw` numbers
@@ -79,11 +80,11 @@ class Online:
             way_out = f"remove later files from `{commits.folder}` to take the earlier one for both"
             raise Problem("R021", f"{said}; {way_out}")
 
-    def text(self, tokens: Sequence[int]) -> str:
     def close(self) -> None:
         """End what runs beside these processes."""
         self.sampler.close()
 
+    def text(self, tokens: Sequence[int]) -> str:
         """Tokens as people read them."""
         return self.tokenizer.decode(list(tokens))
 
