@@ -76,7 +76,7 @@ def _prepare(
         settings = {"split": use, **{k: v for k, v in settings.items() if v}}
     own, train = job.settings.get(role.program) or {}, job.settings.get("train") or {}
     kind = use
-    if is_online(job):  # a prompt and its longest response have to fit into a row
+    if is_online(job) and not settings.get("learnt"):  # a prompt and its response have to fit into a row
         kind, longest = "prompts", int((job.settings.get("generate") or {}).get("max_tokens") or 1024)
         own = {"max_prompt_tokens": int(train["seq_length"]) - longest} | own
     folder = tokenised(
