@@ -50,14 +50,16 @@ def _unknown(gpu: Gpu) -> Diagnostic:
 def shortage(plan: Plan, free_gib: float) -> list[Diagnostic]:
     """An error for each stage whose models do not fit into the memory of this machine; for a CPU only.
 
-    Weights, gradients and Adam's two moments take 16 bytes a parameter, in every copy of the model.
+    Weights, gradients and Adam's two moments take 16 bytes a parameter, in every copy of the model; the
+    weights alone 4.
     """
     if plan.cluster.device != "cpu":
         return []
     said = []
     for job in plan.jobs:
         bytes_needed = sum(
-            16 * parameters(role.model.shape, role.model.head) * role.layout.dp for role in job.roles
+            (16 if role.trains else 4) * parameters(role.model.shape, role.model.head) * role.layout.dp
+            for role in job.roles
         )
         needed = bytes_needed / 2**30
         if needed > free_gib:

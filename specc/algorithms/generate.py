@@ -64,6 +64,7 @@ def lower(spec: Spec, name: str) -> list[Stage]:
     said = spec.generate
     prompt = said.max_prompt_tokens or 2048
     role = asked_role(spec, program="generate")
+    pinned = spec.parallel.vp is not None
     role = dataclasses.replace(
         role,
         micro_batch=said.rows,
@@ -71,8 +72,9 @@ def lower(spec: Spec, name: str) -> list[Stage]:
         seq_length=prompt + said.max_tokens,
         prompt_tokens=prompt,
         response_tokens=said.max_tokens,
+        parallel={"vp": 1, **role.parallel, "cp": 1},  # one token at a time: there is no row to cut
         paths={
-            **role.paths,
+            **{key: path for key, path in role.paths.items() if key != "cp" and (key != "vp" or pinned)},
             "micro_batch": "generate.rows",
             "global_batch": "generate.batch",
             "seq_length": "generate.max_tokens",

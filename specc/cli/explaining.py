@@ -182,6 +182,8 @@ def _of_role(job: Job, role: Role, inner: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     dump = getattr(value, "model_dump", None)
     return dump(mode="json", exclude_none=True) if dump else value
 

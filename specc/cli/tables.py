@@ -60,8 +60,13 @@ def _ahead(one: Outlook) -> list[str]:
         )
     if one.epochs and one.rows:
         lines.append(f"{count(one.epochs, 'epoch')} of {one.rows:,} rows are {count(one.steps, 'step')}")
+    if one.makes_rows and one.step_seconds and not one.rows:
+        lines.append("how many rows it reads is not known here, so neither are time and cost")
+    if one.makes_rows and one.rows:
+        lines.append(f"{one.rows:,} rows to read are {count(one.steps, 'step')}")
     if one.wall_seconds:
-        said = f"{one.steps:,} steps x {duration(one.step_seconds)} = {duration(one.wall_seconds)}"
+        steps = f"{one.steps:,} step{'' if one.steps == 1 else 's'}"
+        said = f"{steps} x {duration(one.step_seconds)} = {duration(one.wall_seconds)}"
         if one.limit_seconds:
             again = f", queued again {count(one.runs - 1, 'time')}" if one.runs > 1 else ""
             said += f", {count(one.runs, 'run')} of at most {duration(one.limit_seconds)}{again}"
@@ -86,7 +91,10 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 def _row(job: Job, role: Role) -> tuple[str, ...]:
     memory = role.memory
-    accumulation = role.global_batch // max(1, role.micro_batch * role.layout.dp)
+    if role.is_clerk:
+        return (job.stage, role.name, "1 process", "", "", str(role.global_batch), *[""] * 4)
+    samples = job.settings.get(role.program, {}).get("samples") or 1 if not role.trains else 1
+    accumulation = -(-role.global_batch * samples // max(1, role.micro_batch * role.layout.dp))
     return (
         job.stage,
         role.name,

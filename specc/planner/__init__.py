@@ -17,6 +17,7 @@
   comparison.py  a layout among its rivals   outlook.py    runs, cost, room for checkpoints
   team.py       several roles -> machines    balance.py    actor and critic chosen together
   ppo.py        seconds of a PPO step        alternatives.py  what else there was for several roles
+  asking.py     roles that make rows: responses, scores; how many rows there are
   guests.py     a reference in the processes of the model that learns from it
 
 In comes the graph (stages with roles, as the algorithms lowered them) and the cluster profile; out goes
@@ -37,12 +38,12 @@ import specc
 from specc import models
 from specc import plan as plans
 from specc.diagnostics import Diagnostic, has_errors
-from specc.planner import hardware
+from specc.planner import asking, hardware
 from specc.planner.guests import hosts, place_alone
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import NODES_MOST, Pins
 from specc.planner.memory import Workload
-from specc.planner.outlook import outlook, over_the_quota
+from specc.planner.outlook import Outlook, outlook, over_the_quota
 from specc.planner.placement import Request, clerk, job_environment
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def plan(
             jobs.append(job)
     if has_errors(said):
         return None, said
-    said += over_the_quota(graph, outlook(jobs, profile))
+    ahead = outlook(jobs, profile)
+    said += over_the_quota(graph, ahead)
     return plans.Plan(
         format=plans.FORMAT,
         name=graph.name,
@@ -80,7 +82,7 @@ def plan(
         seed=graph.seed,
         cluster=_cluster(profile, card, cluster),
         jobs=tuple(jobs),
-        totals=_totals(jobs),
+        totals=_totals(jobs, ahead),
         overrides=graph.overrides,
         spec=graph.spec,
     ), said
@@ -151,7 +153,9 @@ def _job(
         settings = {**settings, "serve": {**settings["serve"], "batch": placed.batch}}
     else:
         roles, more = place_alone(requests, card, profile.gpus.per_node, most)
+        roles = [asking.asked_role(role, stage) for role in roles]
         roles += [clerk(role) for role in stage.roles if role.is_clerk]
+        settings = asking.with_rows(settings, roles)
     said += more
     if len(roles) < len(stage.roles):
         return None, said
@@ -296,6 +300,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
     pins = Pins(**sizes, micro_batch=asked.micro_batch, recompute=asked.recompute, stage_layers=layers)
     implementation = profile.runtime.layers or ("local" if card.name == "cpu" else "te")
     learnt = profile.calibration.correction(card.name, asked.precision, implementation)
+    gpus = asked.gpus or profile.gpus.per_node
     work = Workload(
         shape=model.shape,
         seq_length=asked.seq_length,
@@ -313,6 +318,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
         memory_factor=learnt.memory,
         **_of_rollouts(stage, asked),
     )
+    work = dataclasses.replace(work, **asking.work_of(stage, asked, asked.nodes, gpus))
     said = {*pins.names, "global_batch", "seq_length", "precision"}
     others = ("nodes", "gpus", "recompute_layers", "recompute_modules", "objective", "max_nodes")
     others += ("model", "weights")
@@ -338,7 +344,7 @@ def _request(stage: Stage, asked: StageRole, model: plans.Model, profile: Profil
 
 def _of_rollouts(stage: Stage, asked: StageRole) -> dict[str, Any]:
     """What learning from rollouts adds to a role's work."""
-    if not asked.response_tokens:
+    if not asked.response_tokens or not stage.generates:
         return {}
     found: dict[str, Any] = {
         "prompt_tokens": asked.prompt_tokens,
@@ -397,13 +403,12 @@ def _hours(seconds: int) -> str:
     return f"{hours}h" if not rest else f"{seconds // 60}m" if not seconds % 60 else f"{seconds}s"
 
 
-def _totals(jobs: list[plans.Job]) -> plans.Totals:
-    """Time and GPU-hours as far as they are known: the stages count that say their steps and run on GPUs."""
+def _totals(jobs: list[plans.Job], ahead: Sequence[Outlook]) -> plans.Totals:
+    """Time and GPU-hours as far as they are known: the stages count whose steps are known, on GPUs."""
     ends: dict[str, float] = {}
     gpu_hours = 0.0
-    for job in jobs:
-        steps = job.settings.get("train", {}).get("steps") or 0
-        seconds = steps * max((role.step_seconds for role in job.roles), default=0.0)
+    for job, one in zip(jobs, ahead, strict=True):
+        seconds = one.steps * one.step_seconds
         ends[job.name] = seconds + max((ends[name] for name in job.depends_on), default=0.0)
         gpu_hours += seconds / 3600 * sum(role.nodes * role.gpus for role in job.roles)
     return plans.Totals(round(gpu_hours, 1), round(max(ends.values(), default=0.0), 1), len(jobs))

@@ -43,19 +43,21 @@ class Bounds:
         self._fastest = space.modes[0]
         self._held: dict[tuple[int, ...], StageParameters] = {}
         self.hopeless: dict[Cut, bool] = {}  # by cut without its copies; the search finds it out
+        # what ranks layouts on a CPU is no time; and of many responses at once the longest is longer
+        self._unbounded = space.gpu.name == "cpu" or space.work.only_generates
 
     def seconds(self, cut: Cut, micro_batch: int, pieces: int, rest: float = 0.0) -> float:
         """No layout of the cut with so many pieces or fewer takes less time for a step. `rest` is r where
         it is known.
         """
-        if self.space.gpu.name == "cpu":  # what ranks layouts there is no time
+        if self._unbounded:
             return 0.0
         through = self.through(cut, micro_batch) / cut.pp
         return SLACK * (through * self._turns(cut, micro_batch, pieces) + rest)
 
     def least_seconds(self, cut: Cut) -> float:
         """No choice of the cut takes less: rows of the largest micro-batch, and a pipeline always full."""
-        if self.space.gpu.name == "cpu":
+        if self._unbounded:
             return 0.0
         batch = self.space.work.global_batch
         return SLACK * self.through(cut, batch) / (cut.dp * cut.pp)

@@ -91,7 +91,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         role=role.name,
         winner=str(role.layout),
         step_seconds=role.step_seconds,
-        bubble=bubble(role.layout, role.micro_batch, role.global_batch),
+        bubble=_waits(request.work, role.layout, role.micro_batch),
         runners_up=tuple(_rival(found, role) for found in runners_up),
         too_large=tuple(_rival(found, role) for found in large[:NEAREST]),
         margin=layouts.MARGIN,
@@ -100,6 +100,11 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
         times=tuple(times(request, role, card)),
         bands=bands(role),
     )
+
+
+def _waits(work: Workload, layout: Layout, micro_batch: int) -> float:
+    """Share of a step for which its pipeline waits; responses do not go through it in turns."""
+    return 0.0 if work.only_generates else bubble(layout, micro_batch, work.global_batch)
 
 
 def _rivals(request: Request, role: Role, card: Gpu) -> tuple[list[Found], list[Found]]:
@@ -136,7 +141,7 @@ def _rival(found: Found, role: Role) -> Rival:
         recompute_layers=case.work.recompute_layers if case.recompute == "full" else 0,
         step_seconds=round(found.seconds, 3) if shown else 0.0,
         slower=round(found.seconds - role.step_seconds, 3) + 0.0 if shown else 0.0,  # no -0
-        bubble=bubble(case.layout, case.micro_batch, case.work.global_batch),
+        bubble=_waits(case.work, case.layout, case.micro_batch),
         total_gib=round(found.total_gib, 3),
         over_gib=round(found.total_gib - case.gpu.usable_gib, 3) if shown else 0.0,
         oom_probability=found.oom_probability,
@@ -262,7 +267,8 @@ def _activations(request: Request, role: Role, stage: int, size: float) -> str:
 
 def _logits(request: Request, role: Role, stage: int, size: float) -> str:
     work, layout = request.work, role.layout
-    tokens = work.seq_length * role.micro_batch // layout.cp
+    one = 1 if work.only_generates else work.seq_length // layout.cp  # token of each row that is looked at
+    tokens = one * role.micro_batch
     vocab = padded_vocab(work.shape.vocab, layout.tp) // layout.tp
     own = logit_bytes(work, layout, role.micro_batch)
     rest = (size - own) / 2**20

@@ -55,6 +55,10 @@ def step_seconds(
     """Predicted seconds of one optimizer step; `node` is the number of GPUs per node."""
     if gpu.name == "cpu":
         return _rank_on_cpu(work, layout, micro_batch, recompute)
+    if work.only_generates:
+        from specc.planner.asking import step_of_generation  # which counts on this module
+
+        return step_of_generation(work, layout, micro_batch, gpu)
     each = micro_batch_time(work, layout, micro_batch, recompute, gpu, node)
     domain = fast_domain(gpu, node)
     turns = max(1, work.global_batch // (micro_batch * layout.dp))

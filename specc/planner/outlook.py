@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from specc.diagnostics import Diagnostic
 from specc.plan import Job, Plan, Role
+from specc.planner.asking import Rows, made_rows, source_rows
 from specc.planner.shapes import parameters
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Outlook:
     stage: str
     steps: int
     epochs: float  # what the steps follow from, when they are not said
-    rows: int  # of an epoch, as counted here
+    rows: int  # of an epoch, or of what a stage that makes rows reads, as far as it is known
     step_seconds: float
     wall_seconds: float
     limit_seconds: int  # of one run
@@ -43,6 +44,8 @@ class Outlook:
     checkpoint_bytes: int
     checkpoints: int  # at once, at most: those kept, and the next one while it is written
     quota_bytes: int
+    makes_rows: bool = False
+    discards: tuple[str, ...] = ()  # stages whose checkpoints go when this one has finished
 
     @property
     def storage_bytes(self) -> int:
@@ -54,16 +57,25 @@ def outlook(jobs: Sequence[Job], profile: Profile, folder: Path | None = None) -
     """What each stage of a plan on this cluster has ahead of it; rows are counted when `folder` is given, the
     one that relative paths of the spec count from.
     """
-    return [_of(job, profile, folder) for job in jobs]
+    made: dict[str, Rows] = {}
+    found = []
+    for job in jobs:
+        source = source_rows(job, made, lambda data: rows_at_hand(data, folder) if folder else 0)
+        found.append(_of(job, profile, source.rows if source else 0))
+        if found[-1].makes_rows and (rows := made_rows(job, source)):
+            made[job.stage] = rows
+    return found
 
 
-def _of(job: Job, profile: Profile, folder: Path | None) -> Outlook:
+def _of(job: Job, profile: Profile, rows: int) -> Outlook:
     train = job.settings.get("train", {})
-    steps, epochs, rows = train.get("steps") or 0, 0.0, 0
-    if not steps and train.get("epochs"):
+    makes_rows = not any(role.trains for role in job.roles)
+    steps, epochs = train.get("steps") or 0, 0.0
+    batch = next((role.global_batch for role in job.roles if role.global_batch), 1)
+    if makes_rows:
+        steps = -(-rows // batch)
+    elif not steps and train.get("epochs"):
         epochs = float(train["epochs"])
-        rows = rows_at_hand(job.data.get("train"), folder) if folder else 0
-        batch = next((role.global_batch for role in job.roles if role.global_batch), 1)
         steps = max(1, int(rows * epochs) // batch) if rows else 0  # as the runtime does
     step = max((role.step_seconds for role in job.roles), default=0.0)
     wall = round(steps * step, 1)
@@ -74,7 +86,7 @@ def _of(job: Job, profile: Profile, folder: Path | None) -> Outlook:
         stage=job.stage,
         steps=steps,
         epochs=epochs,
-        rows=rows,
+        rows=rows if epochs or makes_rows else 0,
         step_seconds=step,
         wall_seconds=wall,
         limit_seconds=limit,
@@ -82,8 +94,10 @@ def _of(job: Job, profile: Profile, folder: Path | None) -> Outlook:
         gpu_hours=hours,
         cost=round(hours * (profile.price or 0), 2),
         checkpoint_bytes=sum(_checkpoint(role) for role in job.roles if role.trains),
-        checkpoints=_at_once(train),
+        checkpoints=0 if makes_rows else _at_once(train),
         quota_bytes=profile.results.quota or 0,
+        makes_rows=makes_rows,
+        discards=job.discards,
     )
 
 
@@ -121,7 +135,7 @@ def _checkpoint(role: Role) -> int:
 def over_the_quota(graph: Graph, ahead: Sequence[Outlook]) -> list[Diagnostic]:
     """A warning when the checkpoints of all stages together do not fit into the results folder's quota."""
     quota = max((one.quota_bytes for one in ahead), default=0)
-    needed = sum(one.storage_bytes for one in ahead)
+    needed = most_at_once(ahead)
     if not quota or needed <= quota:
         return []
     largest = max(ahead, key=lambda one: one.storage_bytes)
@@ -130,6 +144,18 @@ def over_the_quota(graph: Graph, ahead: Sequence[Outlook]) -> list[Diagnostic]:
     help = f"stage `{largest.stage}` has {count}; use a smaller train.keep_last or train.keep_best"
     where = graph.stage(largest.stage).path("train.keep_last")
     return [Diagnostic("P036", "warning", message, where, "", help)]
+
+
+def most_at_once(ahead: Sequence[Outlook]) -> int:
+    """Bytes of checkpoints at the worst moment, stages one after the other and discarding as they end."""
+    held: dict[str, int] = {}
+    most = 0
+    for one in ahead:
+        held[one.stage] = one.storage_bytes
+        most = max(most, sum(held.values()))
+        for stage in one.discards:
+            held.pop(stage, None)
+    return most
 
 
 def size(count: float) -> str:

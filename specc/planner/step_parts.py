@@ -50,6 +50,10 @@ def step_parts(
     """
     if gpu.name == "cpu":
         return ()
+    if work.only_generates:
+        from specc.planner.asking import parts_of_generation  # which counts on this module's parts
+
+        return parts_of_generation(work, layout, micro_batch, gpu)
     taken = _Taken(work, layout, micro_batch, recompute, gpu, node)
     found = [*taken.layers(), taken.logits(), taken.bubble(), taken.sends()]
     if work.trains:

@@ -53,6 +53,9 @@ class Workload:
     rollout_micro_batch: int = 0  # rows generated at once; 0: the role does not generate
     prompt_tokens: int = 0  # at most, of a row that is generated
     response_tokens: int = 0
+    samples: int = 1  # responses to a prompt, of a role that only generates; its batch counts responses
+    expected_tokens: float = 0.0  # of a response on average; 0: half of the most
+    expected_prompt_tokens: float = 0.0  # 0: a quarter of the most
 
     time_factor: float = 1.0  # what runs on this cluster taught: on predicted seconds,
     memory_factor: float = 1.0  # and on bytes inside the allocator
@@ -74,4 +77,9 @@ class Workload:
     @property
     def rolls_out(self) -> bool:
         """Whether the role does more than its step, which may hold more than the step does."""
-        return self.rollout_micro_batch > 0
+        return self.rollout_micro_batch > 0 or self.only_generates
+
+    @property
+    def only_generates(self) -> bool:
+        """Whether it is a role of a plan whose steps are responses to prompts, and nothing else."""
+        return self.generates and self.response_tokens > 0
