@@ -87,3 +87,9 @@ def rows(folder: Path, stage: str) -> list[dict[str, Any]]:
 
 def output(folder: Path, stage: str) -> dict[str, Any]:
     return json.loads((folder / stage / "output.json").read_text())
+
+
+def error(folder: Path, stage: str, attempt: str = "1") -> str:
+    """What the first rank of an attempt said when it failed."""
+    found = json.loads((folder / stage / "attempts" / attempt / "error-0.json").read_text())
+    return f"{found['code']}: {found['message']}"
