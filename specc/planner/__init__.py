@@ -357,6 +357,7 @@ def _of_rollouts(stage: Stage, asked: StageRole) -> dict[str, Any]:
         generate = stage.settings["generate"]
         found |= {"engine": generate["engine"], "engine_resident": not generate["unload"]}
         found["engine_resharded"] = generate["reshard"] or generate["engine"] == "vllm"
+        found["folds"] = generate["reshard"] and generate["engine"] == "megatron"
         found["rollout_micro_batch"] = generate["rows"] or 1
     return found
 

@@ -212,6 +212,7 @@ OTHERS = {
     "imbalance": "experts that get more tokens than their share",
     "cache": "keys and values",
     "engine weights": "what a second engine holds of the model, cut by TP alone unless it is resharded",
+    "folded weights": "the other stages' weights, gathered while it generates without pipeline stages",
     "gathered": "pieces of the optimizer's state on their way to the host",
     "workspace": "workspaces of matrix products",
 }

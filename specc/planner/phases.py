@@ -161,22 +161,32 @@ class _Stage:
         work = dataclasses.replace(self._forward_only("generate"), seq_length=tokens)
         if self.work.engine != "megatron":
             return self._generate_beside(work, rows, gpu)
-        layers = layers_of_stage(work.shape, self.layout, self.stage)
+        layout, stage = self.layout, self.stage
+        folded = [] if not work.folds or layout.pp == 1 else [("folded weights", self._others())]
+        if folded:
+            layout, stage = _folded(layout), 0
+        layers = layers_of_stage(work.shape, layout, stage)
         prompt = dataclasses.replace(work, seq_length=self.work.prompt_tokens or tokens)
-        last = self.stage == self.layout.pp - 1
         return self._peak(
             *self._state(),
-            ("activations", layer_activations(prompt, self.layout, rows)),
-            ("logits", logit_bytes(work, self.layout, rows) if last else 0.0),
-            ("cache", cache_bytes(work, self.layout, rows, layers)),
+            *folded,
+            ("activations", layer_activations(prompt, layout, rows)),
+            ("logits", logit_bytes(work, layout, rows) if stage == layout.pp - 1 else 0.0),
+            ("cache", cache_bytes(work, layout, rows, layers)),
             rollout=True,
         )
+
+    def _others(self) -> float:
+        """Weights of the other stages that belong to this rank where stages are folded."""
+        whole = stage_parameters(self.work.shape, _folded(self.layout), 0, self.work.head)
+        count = whole.dense + whole.experts - self.held.dense - self.held.experts
+        return float(self.work.element_bytes * max(0, count))
 
     def _generate_beside(self, work: Workload, rows: int, gpu: Gpu | None) -> tuple[Peak, float]:
         """A second engine at work: its weights, workspaces and cache, all layers on every rank."""
         whole, layers = self.layout, layers_of_stage(work.shape, self.layout, self.stage)
         if work.engine_resharded:
-            whole, layers = dataclasses.replace(self.layout, pp=1, vp=1, stage_layers=()), work.shape.layers
+            whole, layers = _folded(self.layout), work.shape.layers
         cache = cache_bytes(work, whole, rows, layers)
         work_space = ("engine workspace", ENGINE_WORKSPACE if self.cuda else 0.0)
         parts = (
@@ -213,3 +223,8 @@ class _Stage:
 
     def _forward_only(self, phase: str) -> Workload:
         return dataclasses.replace(self.work, trains=False, phase=phase)
+
+
+def _folded(layout: Layout) -> Layout:
+    """The layout without its stages, as one replica of them sees it."""
+    return dataclasses.replace(layout, pp=1, vp=1, stage_layers=())

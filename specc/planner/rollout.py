@@ -241,18 +241,22 @@ def generation_seconds(work: Workload, layout: Layout, rows: int, gpu: Gpu) -> f
 
 
 def refit_seconds(work: Workload, layout: Layout, gpu: Gpu, node: int = 0, engine: str = "") -> float:
-    """Seconds until the engine has the weights that were just trained; 0 for Megatron's, which uses them.
+    """Seconds until the engine has the weights that were just trained; 0 for Megatron's, which uses them as
+    they lie, unless it `folds` the stages of a pipeline.
 
     A second engine is cut by TP alone: of its share 2N/t each GPU has what its own stage holds, and gets the
     rest from the other stages, over NVLink where they are within it, else over its NIC; then all is written
     once into the engine's memory.
     """
-    if (engine or work.engine) == "megatron":
+    own = (engine or work.engine) == "megatron"
+    if own and not work.folds:
         return 0.0
-    share = 2 * parameters(work.shape, work.head) / layout.tp
+    share = (work.element_bytes if own else 2) * parameters(work.shape, work.head) / layout.tp
     moved = share * (layout.pp - 1) / layout.pp
     inside = layout.world_size <= _domain(gpu, node)
     bandwidth = LINK_ACHIEVED * (gpu.link_gb_per_s if inside else gpu.nic_gb_per_s) * 1e9
+    if own:
+        return moved / max(bandwidth, 1e9)
     return moved / max(bandwidth, 1e9) + 2 * share / (LINK_ACHIEVED * max(gpu.hbm_gb_per_s, 20) * 1e9)
 
 

@@ -46,6 +46,7 @@ class Workload:
     engine: str = "megatron"  # one of ENGINES: what generates; the others hold weights of their own
     engine_resident: bool = True  # a second engine's weights stay while the role trains
     engine_resharded: bool = True  # a second engine is cut by TP alone, whatever the pipeline
+    folds: bool = False  # the training weights generate without pipeline stages: the others' are gathered
     passes: int = 0  # over each row of a step without gradients: what a reference, and others, are asked
     reference: str = "none"  # one of REFERENCES: frozen weights of the same shape, in the host or beside
     beside: float = 0.0  # bytes that models of other roles in the same processes hold on each GPU

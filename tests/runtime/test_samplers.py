@@ -51,6 +51,7 @@ def said(run):
     return [json.loads(file.read_text()) for file in sorted(folder.rglob("error-*.json"))]
 
 
+SLOW = pytest.mark.slow
 CASES = {
     "one": (Layout(), {}, 1),
     "TP2": (Layout(tp=2, sequence_parallel=True), {}, 1),
@@ -60,7 +61,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name == "unloaded" else pytest.param(name, marks=SLOW) for name in CASES]
+)
 def test_rollouts_come_from_an_engine_that_has_the_newest_weights(world, tmp_path, name):
     layout, more, count = CASES[name]
     run, file = written(tmp_path, layout, more)
@@ -87,6 +90,7 @@ def test_rollouts_come_from_an_engine_that_has_the_newest_weights(world, tmp_pat
     assert not list(Path("/dev/shm").glob(f"specc-{os.getuid()}-*/weights/*.safetensors"))
 
 
+@SLOW
 def test_an_engine_changes_neither_what_learns_nor_what_is_asked_of_the_judges(world, tmp_path):
     """Responses differ from our sampler's, their seeds do not depend on the layout: so neither do numbers."""
     found = []
@@ -136,7 +140,8 @@ def test_an_engine_that_is_not_installed_is_missed_before_anything_costs(world, 
 @pytest.mark.parametrize("layout", [Layout(), Layout(pp=2)], ids=str)
 def test_vllm_itself_rolls_out_for_ppo(world, tmp_path, layout):
     shape = dataclasses.replace(toy_runs.LLAMA, hidden=64, heads=2, kv_groups=2, head_dim=32)
-    run, file = written(tmp_path, layout, shape=shape, train={"steps": 3, "lr": 5e-3, "save_every": 0})
+    train = {"steps": 3, "lr": 5e-3, "save_every": 0}
+    run, file = written(tmp_path, layout, shape=shape, train=train, collective_timeout_seconds=300)
     env = {"SPECC_VLLM_PYTHON": VLLM}
     assert world(layout.world_size, toy_ppo.attempt, file, env=env, timeout=400) == [0] * layout.world_size
     steps = toy_ppo.metrics(run)

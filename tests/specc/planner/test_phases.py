@@ -151,3 +151,21 @@ def test_longer_responses_and_more_rows_never_take_less(engine, reference, rows,
         <= size(response_tokens=response + 512, rollout_micro_batch=rows + 1)
     )
     assert size(offload_optimizer_in_rollout=True) <= size()
+
+
+def test_stages_that_are_folded_while_it_generates_bring_their_weights_and_all_layers_of_the_cache():
+    layout = Layout(tp=4, pp=4, sequence_parallel=True)
+    plain = by_name(ACTOR, layout)
+    found = by_name(dataclasses.replace(ACTOR, folds=True), layout)
+    first, last = (stage_parameters(SHAPE, layout, stage, "language") for stage in (0, 3))
+    others = part(found["generate"], "folded weights")
+    held = (first, last)[found["generate"].stage == 3]
+    whole = parameters(SHAPE) / 4
+    assert others == pytest.approx(2 * (whole - held.dense - held.experts), rel=1e-3)
+    assert others > 0.7 * 2 * whole
+    assert part(found["generate"], "cache") == 4 * part(plain["generate"], "cache")
+    assert {name: phase.total for name, phase in found.items() if name != "generate"} == {
+        name: phase.total for name, phase in plain.items() if name != "generate"
+    }
+    uncut = by_name(dataclasses.replace(ACTOR, folds=True))
+    assert uncut["generate"].total == by_name(ACTOR)["generate"].total
