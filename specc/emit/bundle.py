@@ -21,6 +21,9 @@ _STARTERS = ("submit.sh", "run.sh")
 _OUR_SCRIPT = re.compile(r"\d\d-.+\.sbatch")
 
 
+LITTLE = {"exclusive": False, "cpus_per_task": 0, "mem": ""}
+"""What a job without a model asks for instead of what the profile says of whole nodes."""
+
 PLACEMENTS = ("hetjob", "split")
 LEAVE_SECONDS = 10
 """How long servers may take to leave once the first group has ended."""
@@ -63,6 +66,11 @@ class Script:
     save_seconds: int  # how long a job that was told to stop may take to save
     tick_seconds: int  # how often the script looks at the heartbeat
     leave_seconds: int = LEAVE_SECONDS
+
+    @property
+    def makes_rows(self) -> bool:
+        """Whether it trains nothing: how far it came stands in the journal of its shards."""
+        return not any(role.trains for role in self.job.roles)
 
     @property
     def is_hetjob(self) -> bool:
@@ -245,7 +253,9 @@ def component(plan: Plan, job: Job, group: Group, index: int) -> tuple[str, ...]
 
 
 def _asked(plan: Plan, job: Job, nodes: int, gpus: int) -> list[str]:
-    slurm = plan.cluster.slurm
+    """What an allocation asks for. A clerk asks for no GPU, and leaves the rest of its node to others."""
+    is_clerk = all(role.is_clerk for role in job.roles)
+    slurm = replace(plan.cluster.slurm, **LITTLE) if is_clerk else plan.cluster.slurm
     lines = [
         directive("--job-name", f"{plan.name}-{job.stage}"),
         directive("--nodes", str(nodes)),
@@ -253,7 +263,7 @@ def _asked(plan: Plan, job: Job, nodes: int, gpus: int) -> list[str]:
     ]
     if slurm.cpus_per_task:
         lines.append(directive("--cpus-per-task", str(slurm.cpus_per_task)))
-    lines.extend(_gpus(plan.cluster, gpus))
+    lines.extend([] if is_clerk else _gpus(plan.cluster, gpus))
     for flag, value in (
         ("--mem", slurm.mem),
         ("--account", slurm.account),

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from specc.planner.team import Placed, Team
     from specc.spec.cluster import Profile
 
+CLERK_SECONDS = 3600
+"""Time limit of a job without a model, where the spec says none; at the limit it saves and goes on."""
+
 
 def plan(
     graph: Graph, profile: Profile, cluster: str = "", folder: Path | str = "."
@@ -170,7 +173,7 @@ def _job(
         roles=tuple(roles),
         settings=settings,
         data=stage.data,
-        time_seconds=stage.time_seconds or profile.slurm.time or 0,
+        time_seconds=stage.time_seconds or _usual_time(roles, profile),
         export=bool(stage.export),
         placement=stage.placement,
         timeline=timeline,
@@ -180,6 +183,14 @@ def _job(
         discards=stage.discards,
     )
     return job, said + _over_the_limits(stage, job, profile)
+
+
+def _usual_time(roles: Sequence[plans.Role], profile: Profile) -> int:
+    """The profile's limit; an hour at most for clerks, which find room the earlier the less they ask for."""
+    limit = profile.slurm.time or 0
+    if not all(role.is_clerk for role in roles) or profile.scheduler == "none":
+        return limit
+    return min(limit or CLERK_SECONDS, max(CLERK_SECONDS, 2 * profile.slurm.signal))
 
 
 def _calibrated(role: plans.Role, card: Gpu, profile: Profile) -> plans.Role:

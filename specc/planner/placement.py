@@ -310,6 +310,8 @@ def _nodes(nodes: int, gpus: int, card: Gpu) -> str:
 
 def job_environment(card: Gpu, roles: tuple[plan.Role, ...]) -> dict[str, str]:
     """Variables that the layout needs: less fragmentation, and overlap of TP and CP before Blackwell."""
+    if all(role.is_clerk for role in roles):
+        return {}
     if card.name == "cpu":
         return {"OMP_NUM_THREADS": "1"}
     environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
