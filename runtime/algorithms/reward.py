@@ -225,7 +225,8 @@ def evaluate(run: Run) -> dict[str, float]:
 
 
 def facts(run: Run, measured: Mapping[str, float]) -> dict[str, Any]:
-    """What a checkpoint says of its rewards, so that whoever uses them can make them comparable.
+    """What a checkpoint says of its rewards, so that whoever uses them can make them comparable; and of the
+    texts, so that they can be judged as they were learnt.
 
     `measured` is what `evaluate` found at this step. Without it, after the last step, part of the
     training data is measured.
@@ -241,8 +242,9 @@ def facts(run: Run, measured: Mapping[str, float]) -> dict[str, Any]:
         found = _measured(run, run.data, batches)
         measured = {f"validation_{name}": value for name, value in found.items()}
     names = {"reward_mean": "validation_rewards_all_mean", "reward_std": "validation_rewards_all_std"}
-    weights = {"weights": list(judge_of(run).weights)}  # of the attributes in the reward
-    return weights | {name: measured[key] for name, key in names.items()}
+    said: dict[str, Any] = {"weights": list(judge_of(run).weights)}  # of the attributes in the reward
+    said |= {name: bool(run.settings[name]) for name in ("add_bos", "add_eos") if name in run.settings}
+    return said | {name: measured[key] for name, key in names.items()}
 
 
 def _measured(run: Run, data: Stream, batches: Iterable[list[Bin]]) -> dict[str, float]:
