@@ -19,7 +19,7 @@ from runtime.online import Online, sampling_of
 from runtime.problem import Problem
 from runtime.samplers import sampler_of
 from runtime.schedule import learning_rate
-from runtime.scoring import Scoring, function_of, scored_by, scoring_of
+from runtime.scoring import Scoring, function_of, right_score, scored_by, scoring_of
 from runtime.weights import take_weights
 from specc.plan import Role
 
@@ -35,16 +35,20 @@ def online_of(run: Run, tokenizer: Any) -> Online:
     settings = run.settings
     roles = {role.name: role for role in group_of(run)}
     own = roles.get("critic")
+    sampling = sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed)
+    if sampling.min_tokens:
+        run.model.stops = sampling.stop_token_ids
     engine = None if own is None else built(run, own, optimizer_of(run, "critic"))
     return Online(
         engine=run.model,
         tokenizer=tokenizer,
         sampler=sampler_of(run, run.table()),
-        sampling=sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed),
+        sampling=sampling,
         judges=judges_of(run, roles, engine, tokenizer),
         critic=engine,
         asked=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
+        right=right_score(run.job.settings.get("reward") or {}),
         rows=rows_of(run) if settings.get("judgements") else {},
     )
 
@@ -61,7 +65,9 @@ def reference_of(run: Run, role: Role | None) -> Asked | None:
     if role is None:
         return None
     if not swaps(role, run.model):
-        return partial(itself, built(run, role, None))
+        beside = built(run, role, None)
+        beside.stops = run.model.stops
+        return partial(itself, beside)
     take_weights(run.model, role, run.place, say=run.say, alive=run.alive)
     return Frozen(run.model).in_place
 

@@ -32,6 +32,7 @@ class Online:
     critic: Engine | None = None  # that lives in these processes
     asked: Callable[[], AbstractContextManager[Engine]] | None = None  # the reference; None: no KL is taken
     responses: int = 1  # to each prompt
+    right: float | None = None  # what a right response scores, where the reward is a verifier
     rows: Mapping[str, Rows] = field(default_factory=dict)  # of the data, by their use, where asked
 
     def roll_out(self, prompts: Sequence[Sample], draw: int, validation: bool = False) -> list[Rollout]:

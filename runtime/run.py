@@ -35,7 +35,7 @@ from specc.plan import Job, Plan, Role
 
 Form = TypeVar("Form")
 
-SAID = ("validation_loss", "validation_acc", "validation_reward")
+SAID = ("validation_loss", "validation_acc", "validation_reward", "validation_right")
 """Measurements that are said on stdout too."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,19 @@ def function_of(name: str) -> Rewarding:
         message = f"the reward function `{name}` cannot be had: {error}"
         raise Problem("R016", f"{message}; name it as module:function, on the job's PYTHONPATH") from None
     return function if takes > 2 else lambda prompt, response, row: function(prompt, response)
+
+
+def right_score(settings: Mapping[str, Any]) -> float | None:
+    """What a right response scores under the plan's section `reward`, where its function is a verifier: one
+    of `runtime.verifiers`, or one that says so of itself by `verifies = True`. None for any other reward.
+    """
+    name, clip = str(settings.get("function") or ""), float(settings.get("clip") or 0.0)
+    if not name.startswith(BUILTIN):
+        module, _, attribute = name.partition(":")
+        found = getattr(sys.modules.get(module), attribute, None) if attribute else None
+        if getattr(found, "verifies", False) is not True:
+            return None
+    return min(1.0, clip) if clip else 1.0
 
 
 def scored_by(

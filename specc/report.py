@@ -74,7 +74,7 @@ class Gain:
 
 GAINS = (
     *("loss", "validation_loss", "validation_acc", "reward", "validation_reward"),
-    *("kl", "response_length", "explained_variance"),
+    *("validation_right", "kl", "response_length", "explained_variance"),
 )
 """Metrics that tell what a stage was good for."""
 

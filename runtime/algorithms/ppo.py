@@ -340,7 +340,7 @@ def learnable(experience: Experience) -> list[Sample]:
             "advantages": experience.advantages_NT[i, :size].numpy(),
             "counts": experience.counts_NT[i, :size].numpy(),
         }
-        found.append(replace(rollout.sample(), extra=extra))
+        found.append(rollout.sample(extra))
     return found
 
 
@@ -351,6 +351,8 @@ def said_of(experience: Experience) -> dict[str, float]:
     scores = experience.scores_N
     change = (experience.old_NT - experience.reference_NT) * mask
     sampled = padded([[*[0.0] * (len(r.prompt) - 1), *r.sampled] for r in rollouts], mask.size(1))
+    # samplers say the model's own log-probabilities, also where a stop token was out of reach
+    early = padded([r.sample().extra.get("early", ()) for r in rollouts], mask.size(1))
     named = {
         "reward": float(scores.mean()),
         "reward_std": float(scores.std(unbiased=False)),
@@ -358,7 +360,7 @@ def said_of(experience: Experience) -> dict[str, float]:
         "kl": float(change.sum() / count),
         "response_length": sum(len(r.response) for r in rollouts) / len(rollouts),
         "ended": sum(r.ended for r in rollouts) / len(rollouts),
-        "sampler_gap": float(((sampled - experience.old_NT).abs() * mask).sum() / count),
+        "sampler_gap": float(((sampled - experience.old_NT).abs() * mask * (1 - early)).sum() / count),
         "rollouts": len(rollouts),
         "tokens": sum(len(r.tokens) for r in rollouts),
     }
@@ -396,16 +398,20 @@ def rows_of(run: Run, experience: Experience) -> list[dict[str, Any]]:
 
 
 def evaluate(run: Run) -> dict[str, float]:
-    """Mean score and length of the responses to the validation prompts."""
+    """Mean score and length of the validation prompts' responses, and the share a verifier calls right."""
     assert run.validation is not None
     prompts = [sample for bins in run.validation.batches() for line in bins for sample in line]
     rollouts = run.online.roll_out(prompts, draw=0, validation=True)
-    answers = cut_short(rollouts, run.online.judges.answers(rollouts), run.program_settings(Settings))
+    said = run.online.judges.answers(rollouts)
+    answers = cut_short(rollouts, said, run.program_settings(Settings))
     scores = [answers.scores[r.id] for r in rollouts]
-    return {
+    found = {
         "validation_reward": sum(scores) / len(scores),
         "validation_response_length": sum(len(r.response) for r in rollouts) / len(rollouts),
     }
+    if (right := run.online.right) is not None:
+        found["validation_right"] = sum(said.scores[r.id] == right for r in rollouts) / len(rollouts)
+    return found
 
 
 BEST = ("validation_reward", False)

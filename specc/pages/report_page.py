@@ -12,8 +12,9 @@ from specc.planner.outlook import duration
 from specc.report import RoleReport, RunReport
 
 FIRST = (
-    *("loss", "validation_loss", "reward", "validation_reward", "kl", "accuracy", "validation_accuracy"),
-    *("response_length", "bad_samples", "entropy", "grad_norm", "lr", "tokens_per_second", "memory_gib"),
+    *("loss", "validation_loss", "reward", "validation_reward", "validation_right", "kl"),
+    *("accuracy", "validation_accuracy", "response_length", "bad_samples", "entropy", "grad_norm", "lr"),
+    *("tokens_per_second", "memory_gib"),
 )
 """Metrics that are shown first, in this order."""
 

@@ -35,6 +35,14 @@ def share_of_e(prompt: str, response: str) -> float:
     return response.count("e") / max(len(response), 1)
 
 
+def is_even(prompt: str, response: str) -> float:
+    """A verifier: whether a response has an even number of letters."""
+    return float(len(response) % 2 == 0)
+
+
+is_even.verifies = True  # type: ignore[attr-defined]
+
+
 def prompts(folder: Path, count: int = 32) -> Path:
     """A file of short prompts of unlike lengths."""
     file = folder / "prompts.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,41 @@ def test_siblings_learn_without_a_critic(program: str, world: Any, tmp_path: Pat
     assert "critic_loss" not in steps[0]
 
 
+def validated(folder: Path) -> dict[str, Any]:
+    """What the last validation measured."""
+    lines = (folder / "ppo" / "actor" / "metrics.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if "validation_reward" in line][-1]
+
+
+def test_what_a_verifier_calls_right_is_measured_on_the_validation_prompts(
+    world: Any, tmp_path: Path
+) -> None:
+    import toy_ppo
+
+    held = toy_ppo.prompts(tmp_path, 24)
+    train = {"steps": 1, "validate_every": 1}
+    for name, function in {"verified": "is_even", "other": "share_of_e"}.items():
+        found = toy_ppo.plan(
+            toy_ppo.prompts(tmp_path),
+            validation=held,
+            train=train,
+            scorer={"function": f"toy_ppo:{function}", "clip": 0.5},
+        )
+        run(world, tmp_path / name, found)
+    measured = validated(tmp_path / "verified")
+    assert 0 < measured["validation_right"] < 1
+    assert measured["validation_reward"] == pytest.approx(measured["validation_right"] / 2)  # it was clipped
+    assert "validation_right" not in validated(tmp_path / "other")
+
+
+def test_what_the_builtin_verifiers_call_right_scores_one() -> None:
+    from runtime.scoring import right_score
+
+    assert right_score({"function": "builtin:gsm8k"}) == 1.0
+    assert right_score({"function": "builtin:gsm8k", "clip": 0.25}) == 0.25
+    assert right_score({"function": ""}) is None
+
+
 def test_a_reward_function_that_fails_ends_the_run_and_names_the_row(world: Any, tmp_path: Path) -> None:
     import toy_ppo
     import toy_runs
@@ -220,7 +256,6 @@ KEPT = (
 
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(world: Any, tmp_path: Path) -> None:
-    import json
     import shutil
 
     import toy_ppo
