@@ -269,7 +269,7 @@ def _requests(
         if asked.is_clerk:
             continue
         model, more = _model(asked, found, folder)
-        said += more
+        said += [each for each in more if each not in said]  # roles that share a model share its troubles
         if asked.trains or stage.name not in found:
             found[stage.name] = model
         if model is not None:

@@ -95,7 +95,7 @@ class Side:
     @property
     def steps(self) -> int:
         """Optimizer steps of a step."""
-        return self.rollouts.epochs * max(1, self.rollouts.count // self.request.work.global_batch)
+        return self.rollouts.updates(self.request.work)
 
     def best(self, nodes: int) -> Choice | None:
         """The one of the shortest step of its own; None when none fits."""

@@ -61,11 +61,24 @@ class Rollouts:
     rows: int  # at once on each replica
     engine: str = "megatron"
     reshard: bool = False
+    learnt: int = 0  # rows that are learnt, where most are only judgements of them; 0: all
+    learnt_tokens: int = 0  # of each of these
 
     @property
     def tokens(self) -> int:
         """Of a row, on the mean."""
         return max(1, round(self.prompt + self.lengths.mean))
+
+    @property
+    def passed(self) -> tuple[int, int]:
+        """Rows that pass through the models to be learnt, and tokens of each."""
+        return (self.learnt, self.learnt_tokens) if self.learnt else (self.count, self.tokens)
+
+    def updates(self, work: Workload) -> int:
+        """Optimizer steps of a step."""
+        return self.epochs * max(
+            1, self.passed[0] // (work.global_batch * (work.texts if self.learnt else 1))
+        )
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,8 @@ class Seat:
 
     def learnt(self, rollouts: Rollouts) -> float:
         """Seconds of all optimizer steps over a step's rollouts."""
-        work = dataclasses.replace(self.work, seq_length=rollouts.tokens)
-        steps = rollouts.epochs * max(1, rollouts.count // self.work.global_batch)
+        work = dataclasses.replace(self.work, seq_length=rollouts.passed[1])
+        steps = rollouts.updates(self.work)
         each = step_seconds(work, self.layout, self.micro_batch, self.recompute, self.gpu, self.node)
         return steps * self.work.time_factor * each
 
@@ -159,14 +172,14 @@ def actor_times(actor: Seat, rollouts: Rollouts, reference: str) -> dict[str, fl
     first = generate / waves
     if ENGINES[rollouts.engine].continuous:
         first = min(first, generate * rollouts.lengths.mean / max(1.0, rollouts.lengths.most))
-    logprobs = actor.passed(rollouts.count, rollouts.tokens)
+    logprobs = actor.passed(*rollouts.passed)
     swaps = 2 * actor.swapped() if reference == "swap" else 0.0
     refit = refit_seconds(actor.work, actor.layout, actor.gpu, actor.node, rollouts.engine)
     return {
         "refit": refit,
         "generate": generate,
         "first_batch": first,
-        "logprobs": logprobs,
+        "logprobs": 0.0 if rollouts.learnt else logprobs,  # pairs are learnt from as they are generated
         "reference": logprobs + swaps if reference != "none" else 0.0,
         "actor": actor.learnt(rollouts),
         "offload": actor.offloaded(),
@@ -267,8 +280,8 @@ def formulas(actor: Seat, rollouts: Rollouts, times: Times) -> dict[str, str]:
     token = token_seconds(
         actor.work, layout, batch, rollouts.prompt + longest / 2, actor.gpu, rollouts.engine
     )
-    steps = rollouts.epochs * max(1, rollouts.count // actor.work.global_batch)
-    rows = f"{rollouts.count} rows of {rollouts.tokens} tokens"
+    steps = rollouts.updates(actor.work)
+    rows = "{} rows of {} tokens".format(*rollouts.passed)
     kind = "batch, filled as rows end," if ENGINES[rollouts.engine].continuous else _count(waves, "wave")
     found = {
         "overhead": "rollouts dealt, advantages, metrics (fitted)",
@@ -276,14 +289,20 @@ def formulas(actor: Seat, rollouts: Rollouts, times: Times) -> dict[str, str]:
         "generate": f"{kind} of {replicas} x {batch} rows, the longest of each {longest:.0f} tokens"
         f" at {token * 1e3:.1f} ms, the longest of all {lengths.longest(rollouts.count):.0f}",
         "judge": f"{_count(times.requests, 'request')} x {times.request:.2f} s" if times.judge else "",
-        "log-probs": f"{rows} forward",
-        "reference": f"the same, and {times.reference - times.logprobs:.2f} s of swaps"
-        if times.reference
-        else "",
+        "log-probs": f"{rows} forward" if times.logprobs else "",
+        "reference": _of_reference(times, rows),
         "offload": "Adam's state to the host, and back" if times.offload else "",
         "train": f"{_count(steps, 'optimizer step')} x {times.actor / steps:.2f} s",
     }
     return {name: text for name, text in found.items() if text}
+
+
+def _of_reference(times: Times, rows: str) -> str:
+    if not times.reference:
+        return ""
+    if not times.logprobs:
+        return f"{rows} forward, and swaps"
+    return f"the same, and {times.reference - times.logprobs:.2f} s of swaps"
 
 
 def _count(count: float, noun: str) -> str:

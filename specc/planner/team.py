@@ -83,13 +83,15 @@ def rollouts_of(settings: Mapping[str, Any]) -> Rollouts:
     own = next(section for section in settings.values() if "rollouts" in section)
     mean = generate["expected_tokens"] or max(1.0, generate["max_tokens"] / 2)
     return Rollouts(
-        count=own["rollouts"],
+        count=own.get("generations") or own["rollouts"],
         epochs=own["epochs"],
         prompt=generate["expected_prompt_tokens"] or max(1.0, generate["max_prompt_tokens"] / 4),
         lengths=Lengths(mean, generate["max_tokens"]),
         rows=generate["rows"] or 0,
         engine=generate["engine"],
         reshard=generate["reshard"],
+        learnt=own.get("learnt") or 0,
+        learnt_tokens=own.get("learnt_tokens") or 0,
     )
 
 
