@@ -95,8 +95,9 @@ def _importable(module: str) -> bool:
 def run_folder(plan: Plan, folder: Path, fresh: list[str]) -> Iterator[Path]:
     """The run folder, made, locked against a second `specc run`, and holding this plan.
 
-    Stages named in `fresh` are moved aside. Refusal when another run holds the folder, or when a stage in
-    it was begun under other maths fields. OSError when it cannot be written.
+    Stages named in `fresh` are moved aside. Refusal when another run holds the folder, when a stage in it
+    was begun under other maths fields, or when what is still needed was discarded. OSError when it cannot
+    be written.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,7 @@ def run_folder(plan: Plan, folder: Path, fresh: list[str]) -> Iterator[Path]:
             raise Refusal(
                 f"{folder} is in use by another `specc run`; wait for it, or name another --dir"
             ) from None
+        _refuse_discarded(plan, folder, fresh)
         for stage in fresh:
             move_aside(folder / stage)
         for job in plan.jobs:
@@ -151,6 +153,36 @@ def _refuse_changed(job: Job, stage: Path) -> None:
 def is_finished(job: Job, folder: Path) -> bool:
     """Whether this very stage has run to its end here."""
     return _read_json(folder / job.stage / "output.json").get("hash", None) == job.hash
+
+
+def _refuse_discarded(plan: Plan, folder: Path, fresh: list[str]) -> None:
+    """Refusal where a stage has to run and what it reads was discarded, as when only it is begun anew."""
+    finished = {job.name: is_finished(job, folder) and job.stage not in fresh for job in plan.jobs}
+    for job in plan.jobs:
+        if finished[job.name]:
+            continue
+        gone = [name for name in job.depends_on if finished[name] and _is_discarded(folder / name)]
+        if gone:
+            again = " ".join(f"--fresh {name}" for name in [*_makers(plan, folder, gone), job.stage])
+            raise Refusal(
+                f"stage `{job.stage}` needs what `{gone[0]}` made, which was discarded when it was no longer "
+                f"needed; begin both again with {again}, or name another --dir"
+            )
+
+
+def _makers(plan: Plan, folder: Path, names: list[str]) -> list[str]:
+    """These stages, and what they themselves would need that was discarded too, in the plan's order."""
+    wanted, waiting = set(names), list(names)
+    while waiting:
+        for name in plan.job(waiting.pop()).depends_on:
+            if name not in wanted and _is_discarded(folder / name):
+                wanted.add(name)
+                waiting.append(name)
+    return [job.name for job in plan.jobs if job.name in wanted]
+
+
+def _is_discarded(stage: Path) -> bool:
+    return bool(_read_json(stage / "output.json").get("discarded"))
 
 
 def _short(value: Any) -> str:
@@ -243,13 +275,16 @@ def _new_attempt(stage: Path) -> Path:
 def _start(
     plan: Plan, job: Job, group: Group, folder: Path, home: Path, attempt: Path, where: Addresses
 ) -> subprocess.Popen:
-    """One torchrun for one group, its output in attempts/K/GROUP.log."""
+    """One torchrun for one group, or the one process of a clerk; its output in attempts/K/GROUP.log."""
     port = where.rendezvous[group.name]
-    words = [
-        *(sys.executable, "-m", "torch.distributed.run"),
+    torchrun = [
+        *("-m", "torch.distributed.run"),
         *("--nnodes=1", "--node-rank=0", f"--nproc-per-node={group.nodes * group.gpus}"),
         *("--rdzv-backend=static", "--master-addr=127.0.0.1", f"--master-port={port}"),
         *("--max-restarts=0", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT", "--shutdown-timeout=5"),
+    ]
+    words = [
+        *(sys.executable, *([] if group.role.is_clerk else torchrun)),
         *("-m", "runtime", str(folder / "plan.json"), job.name, group.name),
     ]
     with open(attempt / f"{group.name}.log", "ab") as log:
@@ -261,7 +296,7 @@ def _start(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # no threads run in this process
+            preexec_fn=die_with(os.getpid()),  # no threads run in this process
         )
 
 
@@ -371,7 +406,7 @@ def _is_rank(process: psutil.Process) -> bool:
         return False
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int) -> Callable[[], None] | None:
     """What a new process does first: ask to be told to end when `parent` dies (Linux only)."""
     if sys.platform != "linux":
         return None
@@ -401,17 +436,19 @@ def _ended(job: Job, stage: Path, attempt: Path, verdict: Verdict, killed: str) 
         return Ended(job.stage, "failed", 3, killed, str(attempt))
     if verdict.culprit:
         several = len(verdict.groups) > 1
-        code, message = first_error(attempt, verdict.culprit.name if several else "")
+        plain = verdict.codes[0] if verdict.culprit.role.is_clerk else None
+        code, message = first_error(attempt, verdict.culprit.name if several else "", plain)
         return Ended(job.stage, "failed", code, message, str(attempt))
     if _read_json(stage / "output.json").get("hash") == job.hash:
         return Ended(job.stage, "finished", 0, "", str(attempt))
     return Ended(job.stage, "stopped", 130, "", str(attempt))
 
 
-def first_error(attempt: Path, group: str = "") -> tuple[int, str]:
+def first_error(attempt: Path, group: str = "", plain: int | None = None) -> tuple[int, str]:
     """(exit code, one line) of the rank that failed first, from what it left in its attempt's folder.
 
-    With a group, of its ranks alone: its log, and its folder in the attempt's.
+    With a group, of its ranks alone: its log, and its folder in the attempt's. `plain` is the exit code of a
+    process that no torchrun started, which else says the codes of the ranks.
     """
     of = f"{group} " if group else ""
     logs = "".join(
@@ -422,6 +459,7 @@ def first_error(attempt: Path, group: str = "") -> tuple[int, str]:
     known = [(_modified(path), _read_json(path)) for path in paths]
     known = [(when, fact) for when, fact in known if "message" in fact]
     exits = [int(code) for code in re.findall(r"exitcode\s*: (-?\d+)", logs)]
+    exits += [plain] if plain else []
     code = 1 if exits and all(c == 1 for c in exits) else 3
     if known:
         _, fact = min(known, key=lambda entry: (bool(entry[1].get("echo")), entry[0]))
