@@ -15,7 +15,7 @@ from runtime import failure, handover, lock, preflight
 from runtime.place import Place, place_of
 from runtime.problem import Problem
 from runtime.stop import StopFlag, die_with_parent
-from specc.plan import SERVE, Job, Plan, Role
+from specc.plan import ANSWER, SERVE, Job, Plan, Role
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +46,7 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
         if held and place.world == 1 and preflight.is_finished(job, place):  # while it waited for the lock
             held.close()
             return _already(job, place)
-        door = _door(role, place)
+        door = _door(job, role, place)
     except Exception as error:
         if place.is_first or preflight.is_seen_by_all(error):
             return failure.report(error, place.errors, place.rank, None)
@@ -58,6 +58,8 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
         meeting = _met(plan, job, role, place, found)
         if role.program == SERVE:
             _serve(plan, job, role, place, door)
+        elif role.program == ANSWER:
+            _answer(plan, job, role, place, stop, door)
         else:
             run = _run_of(plan, handover.resolved(job, place), role, place, meeting, stop)
             _turn(run)
@@ -95,10 +97,14 @@ def _run_of(plan: Plan, job: Job, role: Role, place: Place, meeting: preflight.M
     return run_of(plan, job, role, place, meeting, stop)
 
 
-def _door(role: Role, place: Place):
+def _door(job: Job, role: Role, place: Place):
     """The socket of a role that serves, before anything is loaded; only its first process has one."""
-    if role.program != SERVE or not place.is_first:
+    if role.program not in (SERVE, ANSWER) or not place.is_first:
         return None
+    if role.program == ANSWER:
+        from runtime.answering import group
+
+        return group.listen(job)
     from runtime.serving.group import listen
 
     return listen(os.environ)
@@ -116,6 +122,12 @@ def _met(plan: Plan, job: Job, role: Role, place: Place, found: Problem | None) 
         raise agreed
     preflight.write_identity(job, place)
     return meeting
+
+
+def _answer(plan: Plan, job: Job, role: Role, place: Place, stop: StopFlag, door) -> None:
+    from runtime.answering.group import answer
+
+    answer(plan, job, role, place, stop, door)
 
 
 def _serve(plan: Plan, job: Job, role: Role, place: Place, door) -> None:

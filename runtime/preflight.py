@@ -151,7 +151,7 @@ def check_inputs(job: Job, role: Role, place: Place) -> None:
 
 
 def _check_weights(weights: Weights, role: Role, place: Place) -> None:
-    if weights.kind == "hf":
+    if weights.kind in ("hf", "checkpoint"):
         _check_readable(weights.path, f"model `{role.model.name}`", allow_hub=True)
     elif weights.kind in ("stage", "run"):
         folder = Path(weights.path) if weights.kind == "run" else place.run_folder

@@ -22,7 +22,7 @@ WORDS = {
     "recompute_modules": ("core_attn", "layernorm", "mlp", "moe", "shared_experts"),  # that ours can
     "implementation": ("local", "te"),
     "head": ("language", "scalar", "attributes"),
-    "weights.kind": ("random", "hf", "stage", "run"),
+    "weights.kind": ("random", "hf", "stage", "run", "checkpoint"),
     "norm": ("rmsnorm", "rmsnorm_1p", "layernorm", "layernorm_1p"),
     "activation": ("swiglu", "geglu", "gelu", "squared_relu"),
     "position": ("rope", "learned"),

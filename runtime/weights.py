@@ -41,13 +41,21 @@ def take_weights(
 
         import_weights(engine, role, weights.path, engine.parallel, alive, with_head)
         return
-    source = stage_of(weights, place) / "checkpoint"
-    step = checkpoint.chosen(source)
+    source, step = stage_of(weights, place) / "checkpoint", None
+    if weights.kind == "checkpoint":
+        source, step = _step_of(Path(weights.path))
+    step = checkpoint.chosen(source) if step is None else step
     if step is None:
         raise Problem(
             "R016", f"stage `{weights.stage}` has no checkpoint that holds in `{source}`", outside=True
         )
     checkpoint.load_weights(source, step, engine, verified=True, with_head=with_head)  # type: ignore[arg-type]
+
+
+def _step_of(path: Path) -> tuple[Path, int | None]:
+    """A folder of steps, and the step that is meant where `path` is one."""
+    number = path.name.removeprefix("step-")
+    return (path.parent, int(number)) if path.name != number and number.isdecimal() else (path, None)
 
 
 def stage_of(weights: Weights, place: Place) -> Path:

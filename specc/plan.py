@@ -28,6 +28,9 @@ the first group, which needs it to the end; it leaves with exit code 0 when the 
 OVER = "over"
 """File in the attempt's folder, made by the launcher when the first group has ended: servers may leave."""
 
+ANSWER = "answer"
+"""The program of processes that answer people: a model behind HTTP, until it is told to stop."""
+
 FORMAT = 1
 """Version of the plan's form. The runtime refuses a plan of another version at preflight."""
 
@@ -73,8 +76,9 @@ class Shape:
 class Weights:
     """Where a model's weights come from."""
 
-    kind: str = "random"  # random | hf (a safetensors folder) | stage (of this run) | run (another folder)
-    path: str = ""  # hf: folder or URL; run: the run folder
+    kind: str = "random"  # random | hf (a safetensors folder) | stage (of this run) | run (another folder) |
+    # checkpoint (a folder of steps, or one step)
+    path: str = ""  # hf: folder or URL; run: the run folder; checkpoint: the folder
     revision: str = ""  # hf: commit or tag
     stage: str = ""  # stage, run: the stage's name
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("emit",),
     ("compile",),
     ("groups",),
-    ("launch",),
+    ("launch", "serving"),
     ("report",),
     ("pages",),
     ("cli",),

@@ -64,10 +64,11 @@ def shared_token(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def serving(application: Any, sock: socket.socket) -> Iterator[str]:
-    """Answer on `sock` while inside; yields the URL."""
+def serving(application: Any, sock: socket.socket, http: Any = "auto") -> Iterator[str]:
+    """Answer on `sock` while inside; yields the URL. `http`: uvicorn's class for a connection."""
     config = uvicorn.Config(
         application,
+        http=http,
         log_level="warning",
         access_log=False,
         lifespan="off",

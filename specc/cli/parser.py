@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from specc import __version__
-from specc.cli import verbs
+from specc.cli import serving_options, verbs
 
 Adder = Callable[..., argparse.ArgumentParser]
 
@@ -53,6 +53,7 @@ def build() -> argparse.ArgumentParser:
     _read_commands(command)
     _estimate_command(command)
     _write_commands(command)
+    serving_options.add(command)
     _calibrate_command(command)
     _report_command(command)
     _manual_commands(command)

@@ -174,6 +174,20 @@ def run(options: Options) -> int:
     return running.run(options)
 
 
+def serve(options: Options) -> int:
+    """`specc serve`: a checkpoint behind HTTP."""
+    from specc.cli import serving
+
+    return serving.serve(options)
+
+
+def chat(options: Options) -> int:
+    """`specc chat`: a conversation with a checkpoint."""
+    from specc.cli import chatting
+
+    return chatting.chat(options)
+
+
 def estimate(options: Options) -> int:
     """`specc estimate`: memory and speed of one given layout."""
     from specc.cli import estimating
@@ -302,6 +316,7 @@ def print_json(value: Any) -> None:
 __all__ = [
     "Usage",
     "calibrate",
+    "chat",
     "check",
     "compile",
     "completion",
@@ -313,5 +328,6 @@ __all__ = [
     "report",
     "run",
     "schema",
+    "serve",
     "show",
 ]

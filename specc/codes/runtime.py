@@ -283,4 +283,11 @@ CODES = (
         "the reward function failed: row 17, KeyError: 'answer'",
         "Correct the function or the row that is named; the run continues from its last checkpoint.",
     ),
+    Code(
+        "R060",
+        "a model that cannot answer",
+        "What is to be served gives numbers (a reward model, a classifier), so there is no text to be had.",
+        "specc serve runs/x/rm   # the stage of a reward model",
+        "Serve the model that it judges; a reward model is asked by PPO and by `score`.",
+    ),
 )

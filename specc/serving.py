@@ -1,0 +1,321 @@
+"""A checkpoint that is to answer people: what it is, and the plan of the one job that serves it.
+
+What comes in: a folder, which is a step (`.../checkpoint/step-40`), a stage of a run, or in Hugging Face's
+form. What goes out: a plan for this machine, or `Refused`, which says with a code why it cannot be served.
+Checksums are the runtime's to verify, since it reads the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import specc
+from specc import machine, models, plan
+from specc.machine import Gpu
+from specc.planner import hardware
+from specc.planner.shapes import balanced, kv_bytes_per_token, parameters
+
+GIB = 2**30
+MOST_ROWS, FEW_ROWS, SHORT = 64, 8, 4096
+"""Answers at once at most; below so many the length is cut before the rows, though not below so much."""
+
+FOREIGN = (
+    ("*.nemo", ".nemo archive", "convert it to a Hugging Face folder with NeMo's own converter"),
+    ("model_weights", "unpacked .nemo archive", "convert it to a Hugging Face folder with NeMo's converter"),
+    ("latest_checkpointed_iteration.txt", "checkpoint of Megatron-LM", "convert it to a Hugging Face folder"),
+    ("*.gguf", "GGUF file", "take the safetensors form of this model"),
+    ("pytorch_model*.bin*", "pickled checkpoint (.bin)", "write it as safetensors with save_pretrained"),
+    ("*.pt", "pickled checkpoint (.pt)", "take the safetensors form of this model"),
+    ("*.pth", "pickled checkpoint (.pth)", "take the safetensors form of this model"),
+    ("adapter_config.json", "adapter (LoRA)", "merge it into its base model first: merge_and_unload()"),
+)
+"""What else a folder may hold, and the way out."""
+
+
+class Refused(Exception):
+    """A checkpoint that cannot be served. `outside`: something is missing rather than wrong."""
+
+    def __init__(self, code: str, message: str, *, outside: bool = False) -> None:
+        super().__init__(f"error[{code}]: {message}")
+        self.code, self.message, self.outside = code, message, outside
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line said; None is this module's to choose."""
+
+    host: str = "127.0.0.1"
+    port: int = 1427
+    name: str = ""
+    tokenizer: str = ""
+    chat_template: str = ""
+    key_file: str = ""
+    precision: str = ""
+    tp: int | None = None
+    pp: int | None = None
+    gpus: int | None = None
+    rows: int | None = None
+    length: int | None = None
+    most: int = 512  # answers that wait or are generated
+
+
+def plan_of(checkpoint: str, wishes: Wishes, gpus: Sequence[Gpu] = ()) -> plan.Plan:
+    """The plan that serves a checkpoint on this machine, with these GPUs or on its CPU. Refused."""
+    model, name, precision = found(checkpoint)
+    changes = {"tokenizer": wishes.tokenizer, "chat_template": wishes.chat_template}
+    model = dataclasses.replace(model, **{key: value for key, value in changes.items() if value})
+    if model.head != "language":
+        message = f"`{checkpoint}` is a reward model: it gives numbers and cannot answer"
+        raise Refused("R060", f"{message}; serve the model that it judges")
+    _check_tokenizer(model.tokenizer)
+    card = hardware.gpu(gpus[0].name) if gpus else None
+    alike = [gpu for gpu in gpus if gpu.name == gpus[0].name]
+    cuda = card is not None
+    free = min(gpu.memory_gib for gpu in alike) if cuda else machine.free_gib()
+    precision = wishes.precision or (precision or "bf16" if cuda else "fp32")
+    layout = _layout(model.shape, wishes, len(alike) if cuda else 0, free, 2 if precision == "bf16" else 4)
+    rows, length = _rows(model.shape, layout, wishes, free, 2 if precision == "bf16" else 4, cuda)
+    role = plan.Role(
+        name="model", program=plan.ANSWER, nodes=1, gpus=layout.world_size, layout=layout, micro_batch=1,
+        global_batch=1, model=model, precision=precision, distributed_optimizer=False, trains=False,
+        rows=rows,
+    )  # fmt: skip
+    own = {
+        "host": wishes.host,
+        "port": wishes.port,
+        "name": wishes.name or name,
+        "key_file": str(Path(wishes.key_file).absolute()) if wishes.key_file else "",
+        "length": length,
+        "most": wishes.most,
+    }
+    job = plan.Job(
+        name="answer", stage="answer", nodes=1, depends_on=(), roles=(role,),
+        settings={plan.ANSWER: own}, data={}, heartbeat_seconds=1800, hash="answer",
+    )  # fmt: skip
+    cluster = plan.Cluster(
+        "local-gpu" if cuda else "local-cpu", "none", card.name if card else "cpu", layout.world_size,
+        "cuda" if cuda else "cpu", "nccl" if cuda else "gloo", python=sys.executable,
+    )  # fmt: skip
+    return plan.Plan(plan.FORMAT, "answer", specc.__version__, 1234, cluster, (job,))
+
+
+# --- what a folder is ------------------------------------------------------------------------------
+
+
+def found(checkpoint: str) -> tuple[plan.Model, str, str]:
+    """The model in a folder, what to call it, and the precision that it was trained in ('' if not known)."""
+    path = Path(checkpoint).expanduser().absolute()
+    try:
+        if not path.exists():
+            raise Refused("R005", f"there is no checkpoint at `{checkpoint}`", outside=True)
+        if path.is_file():
+            path = _folder_of(path, checkpoint)
+        if (path / "MANIFEST.json").is_file() or re.fullmatch(r"step-\d+", path.name):
+            return _ours(path.parent, path)
+        if (path / "config.json").is_file():
+            return _hugging_face(path)
+        for steps in (path / "actor" / "checkpoint", path / "checkpoint", path):
+            if any(steps.glob("step-*")):
+                return _ours(steps, None)
+        raise _unknown(path, checkpoint)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Refused("R005", f"`{checkpoint}` cannot be read: {reason}", outside=True) from None
+
+
+def _folder_of(path: Path, shown: str) -> Path:
+    for pattern, kind, way in FOREIGN:
+        if path.match(pattern):
+            raise Refused("R031", f"`{shown}` is a {kind}, which is not read; {way}")
+    if path.name in ("config.json", "MANIFEST.json") or path.suffix == ".safetensors":
+        return path.parent
+    raise Refused("R031", f"`{shown}` is a file; give the folder of a step, of a stage, or in HF's form")
+
+
+def _unknown(path: Path, shown: str) -> Refused:
+    for pattern, kind, way in FOREIGN:
+        if any(path.glob(pattern)):
+            return Refused("R031", f"`{shown}` holds a {kind}, which is not read; {way}")
+    stages = sorted(child.name for child in path.iterdir() if (child / "checkpoint").is_dir())
+    if stages:
+        names = ", ".join(f"`{path.name}/{name}`" for name in stages)
+        return Refused("R031", f"`{shown}` is a run; say which of its stages is meant: {names}")
+    if (path / "checkpoint").is_dir() or (path / "plan.json").is_file() or (path / "attempts").is_dir():
+        return Refused("R021", f"`{shown}` has no checkpoint yet", outside=True)
+    message = f"`{shown}` holds no checkpoint that is known"
+    return Refused("R031", f"{message}; give the folder of a step, of a stage, or in Hugging Face's form")
+
+
+def _ours(steps: Path, step: Path | None) -> tuple[plan.Model, str, str]:
+    """The model of a step, or of the newest that is whole."""
+    by_number = sorted(steps.glob("step-*"), key=lambda p: (len(p.name), p.name))
+    whole = [path for path in by_number if (path / "MANIFEST.json").is_file()]
+    if step is not None and step not in whole:
+        others = f"whole are {', '.join(p.name for p in whole[-3:])}" if whole else "no other is whole"
+        raise Refused("R021", f"`{step.name}` has no MANIFEST.json, so its saving never ended; {others}")
+    if not whole:
+        raise Refused("R021", f"no step in `{steps}` has a MANIFEST.json, so no saving ended there")
+    described = _json(step or whole[-1], "MANIFEST.json", "R021")
+    try:
+        data = described["model"]
+        shape = plan.Shape(**data["shape"])
+        head, attributes = str(data["head"]), tuple(map(str, data["attributes"]))
+        tokenizer, model_name = str(data["tokenizer"]), str(data["name"])
+    except (KeyError, TypeError) as error:
+        message = f"the manifest of `{(step or whole[-1]).name}` is not one that this version reads"
+        raise Refused("R021", f"{message} ({type(error).__name__}: {error})") from None
+    stage = steps.parent.parent if steps.parent.name == "actor" else steps.parent
+    weights = plan.Weights("checkpoint", str(step or steps))
+    if not _is_tokenizer(tokenizer) and _is_tokenizer(str(stage / "hf")):
+        tokenizer = str(stage / "hf")
+    model = plan.Model(model_name, shape, weights, tokenizer, template_of(stage), head, attributes)
+    name = f"{stage.parent.name}/{stage.name}" + (f"/{step.name}" if step else "")
+    return model, name, str(described.get("precision") or "")
+
+
+def template_of(stage: Path) -> str:
+    """The chat template of a stage: as it ended, or as its run was planned."""
+    ended = _maybe_json(stage / "output.json").get("chat_template")
+    if isinstance(ended, str):
+        return ended
+    jobs = _maybe_json(stage.parent / "plan.json").get("jobs")
+    for job in jobs if isinstance(jobs, list) else []:
+        for role in (
+            (job.get("roles") or []) if isinstance(job, dict) and job.get("stage") == stage.name else []
+        ):
+            if isinstance(role, dict) and role.get("name") in ("model", "actor"):
+                return str((role.get("model") or {}).get("chat_template") or "")
+    return ""
+
+
+def _hugging_face(path: Path) -> tuple[plan.Model, str, str]:
+    config = _json(path, "config.json", "R032")
+    kinds = config.get("architectures")
+    kinds = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
+    for kind in kinds:
+        if kind.endswith(("ForSequenceClassification", "ForTokenClassification", "Model", "RewardModel")):
+            message = f"`{path.name}` is a {kind}, which gives numbers and cannot answer"
+            raise Refused("R060", f"{message}; serve a model ...ForCausalLM")
+    model, said = models.resolve({"path": str(path)}, "model")
+    wrong = [d for d in said if d.severity == "error" or d.code == "P003"]
+    if model is None or wrong:
+        message = wrong[0].message if wrong else f"`{path}` is no model that is known"
+        raise Refused(wrong[0].code if wrong else "P002", message + (f"; {wrong[0].help}" if wrong else ""))
+    if not any(path.glob("*.safetensors")):
+        for pattern, kind, way in FOREIGN:
+            if any(path.glob(pattern)):
+                raise Refused("R031", f"`{path}` holds a {kind}, which is not read; {way}")
+        raise Refused("R030", f"`{path}` holds no .safetensors file", outside=True)
+    generic = path.name in ("hf", "model", "")
+    name = f"{path.parent.parent.name}/{path.parent.name}" if generic else path.name
+    template = template_of(path.parent) if path.name == "hf" else ""
+    dtype = str(config.get("torch_dtype") or config.get("dtype") or "")
+    return dataclasses.replace(model, chat_template=template), name, "fp32" if dtype == "float32" else "bf16"
+
+
+def _is_tokenizer(name: str) -> bool:
+    """Whether it is built in, on the hub, or a folder or file here that holds one."""
+    path = Path(name).expanduser()
+    if name.startswith("builtin:") or "://" in name:
+        return True
+    if path.is_dir():
+        files = ("tokenizer.json", "*tokenizer.model", "spiece.model")
+        return any(any(path.glob(pattern)) for pattern in files)
+    return path.is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name) is not None
+
+
+def _check_tokenizer(name: str) -> None:
+    if not _is_tokenizer(name):
+        way = "put its tokenizer.json or tokenizer.model there, or name another with --tokenizer"
+        raise Refused("R034", f"`{name}` holds no tokenizer; {way}", outside=True)
+
+
+def _json(folder: Path, name: str, code: str) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise Refused(code, f"`{folder.name}/{name}` is not JSON; it is torn or was changed") from None
+    if not isinstance(data, dict):
+        raise Refused(code, f"`{folder.name}/{name}` is no JSON object")
+    return data
+
+
+def _maybe_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+# --- where it runs ---------------------------------------------------------------------------------
+
+
+def _layout(shape: plan.Shape, wishes: Wishes, gpus: int, free_gib: float, bytes_each: int) -> plan.Layout:
+    """As asked; else on as few GPUs as hold the weights and as much again as a third for what is said."""
+    weights = parameters(shape) * bytes_each / GIB
+    pp = wishes.pp or 1
+    tp = wishes.tp or _tensor_parallel(shape, pp, gpus, free_gib, weights)
+    world = wishes.gpus or tp * pp
+    if world % (tp * pp):
+        raise Refused("P011", f"{world} GPUs are not a multiple of TP {tp} x PP {pp}")
+    if gpus and world > gpus:
+        raise Refused("P011", f"{world} GPUs are asked for, and this machine has {gpus}", outside=True)
+    for what, size in (
+        ("heads", shape.heads),
+        ("key-value groups", shape.kv_groups),
+        ("hidden", shape.hidden),
+    ):
+        if size % tp:
+            raise Refused("P012", f"{size} {what} do not divide by TP {tp}")
+    if pp > shape.layers:
+        raise Refused("P016", f"{shape.layers} layers cannot be cut into PP {pp} stages")
+    copies = 1 if gpus else world // (tp * pp) * tp * pp
+    if weights * copies / (tp * pp if gpus else 1) > free_gib:
+        message = f"the weights take {weights:,.1f} GiB"
+        where = f"a GPU has {free_gib:,.1f} GiB; use more with --gpus and --tp" if gpus else ""
+        where = where or f"this machine has {free_gib:,.1f} GiB free"
+        raise Refused("P031", f"{message} in {world} process(es), and {where}", outside=True)
+    layers = () if shape.layers % pp == 0 else balanced(shape.layers, pp)
+    return plan.Layout(tp=tp, pp=pp, dp=world // (tp * pp), stage_layers=layers)
+
+
+def _tensor_parallel(shape: plan.Shape, pp: int, gpus: int, free_gib: float, weights: float) -> int:
+    tp = 1
+    while (
+        gpus
+        and weights / (tp * pp) > 0.75 * free_gib
+        and 2 * tp * pp <= gpus
+        and not shape.kv_groups % (2 * tp)
+    ):
+        tp *= 2
+    return tp
+
+
+def _rows(
+    shape: plan.Shape, layout: plan.Layout, wishes: Wishes, free_gib: float, bytes_each: int, cuda: bool
+) -> tuple[int, int]:
+    """How many answers are generated at once, and tokens of each with its prompt: what the memory holds."""
+    length = min(wishes.length or shape.max_positions, shape.max_positions)
+    cut = layout.tp * layout.pp
+    weights = parameters(shape) * bytes_each / GIB / cut
+    per_token = kv_bytes_per_token(shape, bytes_each) / GIB / cut
+    if math.isinf(free_gib):
+        return wishes.rows or MOST_ROWS, length
+    share = free_gib if cuda else free_gib / layout.world_size
+    room = max((0.8 if cuda else 0.5) * share - weights, 0.0)
+
+    def fit(length: int) -> int:
+        return int(room / (per_token * (length + 64))) - 1  # one more lies in the cache that nobody reads
+
+    while not wishes.length and fit(length) < (wishes.rows or FEW_ROWS) and length > SHORT:
+        length //= 2
+    return wishes.rows or max(min(fit(length), MOST_ROWS), 1), length

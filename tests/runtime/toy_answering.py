@@ -1,0 +1,92 @@
+"""Tiny models that answer over HTTP: folders to serve, and how to serve them in the warm processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llamas
+
+from specc import serving
+from specc.plan import ANSWER, to_json
+
+POSITIONS = 512
+
+
+def folder(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A random Llama of bytes in Hugging Face's form."""
+    from runtime.tokenizer import ByteTokenizer
+
+    own = {"vocab_size": 259, "max_position_embeddings": POSITIONS, "bos_token_id": 256, "eos_token_id": 257}
+    llamas.saved(path, seed, **(own | changes))
+    ByteTokenizer().save(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that can be asked."""
+
+    url: str
+    name: str
+    stage: Path
+    codes: Future[list[int]]
+
+    def stop(self) -> None:
+        (self.stage / "stop").touch()
+
+
+@contextmanager
+def served(world: Any, run: Path, checkpoint: Path, processes: int = 1, **wishes: Any) -> Iterator[Served]:
+    """A checkpoint that answers while inside; on the way out it ends well, or the test fails."""
+    said = serving.Wishes(port=0, **({"rows": 16, "tokenizer": "builtin:bytes"} | wishes))
+    plan = serving.plan_of(str(checkpoint), said)
+    job = dataclasses.replace(plan.jobs[0], collective_timeout_seconds=60)
+    run.mkdir(parents=True)
+    (run / "plan.json").write_text(to_json(dataclasses.replace(plan, jobs=(job,))))
+    stage = run / ANSWER
+    with ThreadPoolExecutor(1) as pool:
+        codes = pool.submit(world, processes, answering, str(run / "plan.json"), timeout=600)
+        try:
+            url = eventually(lambda: _ready(stage / "attempts" / "1" / "address.json"), codes)
+            yield Served(url, job.settings[ANSWER]["name"], stage, codes)
+        finally:
+            stage.mkdir(exist_ok=True)
+            (stage / "stop").touch()
+    assert codes.result() == [0] * processes
+
+
+def answering(plan_file: str) -> int:
+    """One process of a server inside a worker of `world`; its exit code."""
+    os.environ["SPECC_ATTEMPT"] = "1"
+    from runtime.__main__ import main
+
+    return main([plan_file, ANSWER, "model"])
+
+
+def _ready(file: Path) -> str:
+    said = json.loads(file.read_text())
+    if not said["ready"]:
+        raise OSError
+    return said["url"]
+
+
+def eventually(look: Any, codes: Future[Any] | None = None, seconds: float = 120) -> Any:
+    """What `look` says once it does not raise; AssertionError when the processes end before."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return look()
+        except (OSError, AssertionError):
+            assert codes is None or not codes.done(), codes.result()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
