@@ -313,6 +313,10 @@ def load(name: str, revision: str = "") -> Tokenizer:
     """The tokenizer of that name (see the module's docstring); Problem R034 when it cannot be read."""
     if name == "builtin:bytes":
         return ByteTokenizer()
+    if name.startswith("builtin:words/"):
+        from runtime import words
+
+        return words.load(name)
     if name.startswith("builtin:"):
         raise Problem("R034", f"there is no tokenizer `{name}`; the built-in one is `builtin:bytes`")
     path = fetch.fetch(name, revision, fetch.TOKENIZER)
