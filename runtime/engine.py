@@ -72,6 +72,7 @@ class Engine:
         self.parallel = parallel
         self.settings = train
         self.steps = 0  # optimizer steps done
+        self.stops: tuple[int, ...] = ()  # tokens of no probability where a batch's `early` is 1
         self.chunks = model.build(role, parallel, seed)
         self.config = self.chunks[0].config
         self._optimizer: Any = None
@@ -220,6 +221,10 @@ class Engine:
         """Megatron's forward step: the output of a chunk, and how to make a loss of it on the last stage."""
         batch, packed = next(iterator)
         wants_logprobs = self.role.model.head == "language" and of in ("", "logprobs")
+        own: Any = chunk.module if isinstance(chunk, DistributedDataParallel) else chunk
+        own.unreachable = None
+        if self.stops and "early" in batch.extra:
+            own.unreachable = self.stops, batch.extra["early"] > 0
         output = chunk(
             batch.tokens_BT,
             batch.positions_BT,

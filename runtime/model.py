@@ -40,6 +40,9 @@ from specc.plan import Layout, Role, Shape
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _OUTPUT_PROJECTIONS = ("self_attention.linear_proj.weight", "linear_fc2.weight")
 
+OUT_OF_REACH = -1e30
+"""A logit of no mass. Not infinite: 0 times it is 0, as the entropy wants."""
+
 
 class ModelError(ValueError):
     """The model cannot be built as planned."""
@@ -78,6 +81,8 @@ class Model(GPTModel):
     """
 
     says_entropy = False
+    unreachable: tuple[tuple[int, ...], Tensor] | None = None
+    """Tokens that could not be drawn, and where [B, T] bool: their probability there is 0."""
 
     def __init__(self, role: Role, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -89,11 +94,21 @@ class Model(GPTModel):
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Log-probabilities [B, T] of labels [B, T], from this rank's columns of the logits [T, B, V]."""
         group: Any = self.tp_group
+        if self.unreachable is not None:
+            logits = without(logits, *self.unreachable, first=group.rank() * logits.size(-1))
         if self.says_entropy:
             both = token_logprobs_and_entropy(logits, labels.transpose(0, 1), self.true_vocab, group)
             return torch.stack(both, dim=-1).transpose(0, 1).contiguous()
         logprobs_TB = token_logprobs(logits, labels.transpose(0, 1), self.true_vocab, group)
         return logprobs_TB.transpose(0, 1).contiguous()
+
+
+def without(logits: Tensor, tokens: tuple[int, ...], where_BT: Tensor, first: int) -> Tensor:
+    """Logits [T, B, columns] of the vocabulary from `first` on, in place without the mass of some tokens."""
+    for token in tokens:
+        if first <= token < first + logits.size(-1):
+            logits[..., token - first].masked_fill_(where_BT.transpose(0, 1), OUT_OF_REACH)
+    return logits
 
 
 def build(role: Role, parallel: Parallel, seed: int = 1234, drawn: bool = True) -> list[Model]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from runtime.batch import Sample
 from runtime.rows import Event, Response
@@ -27,6 +28,7 @@ class Rollout:
     sampled: tuple[float, ...]
     finish: str  # stop | length
     data: str = "prompts"  # the use of the data that the row is of: prompts | validation
+    early: int = 0  # so many of its first tokens could be no stop token
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -37,10 +39,16 @@ class Rollout:
         """Whether it came to an end of its own, and was not cut."""
         return self.finish == "stop"
 
-    def sample(self, extra: Mapping[str, Sequence[float]] | None = None, trained: bool = True) -> Sample:
-        """The rollout as a row to learn from: the response's tokens, if at all."""
+    def sample(self, extra: Mapping[str, Any] | None = None, trained: bool = True) -> Sample:
+        """The rollout as a row to learn from: the response's tokens, if at all. Its `early` is 1 on columns
+        of tokens that could be no stop token.
+        """
         mask = [0] * len(self.prompt) + [int(trained)] * len(self.response)
-        return Sample(self.id, self.tokens, mask, extra=extra or {})
+        found = dict(extra or {})
+        if self.early:
+            reached = [int(i < self.early) for i in range(len(self.response))]
+            found["early"] = [0] * (len(self.prompt) - 1) + reached
+        return Sample(self.id, self.tokens, mask, extra=found)
 
     def read_out(self) -> Sample:
         """The rollout with one token more, so that a head can speak at its last one; mask 1 there only."""
@@ -66,11 +74,12 @@ def roll_out(
     """
     asked = [prompt for prompt in prompts for _ in range(responses)]
     first = step % (1 << 40) * len(asked)
+    early = sampling.min_tokens if sampling.stop_token_ids else 0
 
     def seen(event: Event) -> None:
         if on_rollout is not None and isinstance(event, Response):
             prompt, found = asked[event.id], (tuple(event.tokens), tuple(event.logprobs), event.finish)
-            on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found, data))
+            on_rollout(Rollout(event.id, prompt.id, tuple(prompt.tokens), *found, data, early))
 
     found = sampler.responses(
         [prompt.tokens for prompt in asked],
@@ -81,7 +90,7 @@ def roll_out(
         on_share,
     )
     return [
-        Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish, data)
+        Rollout(i, prompt.id, tuple(prompt.tokens), tuple(tokens), tuple(logprobs), finish, data, early)
         for i, (prompt, tokens, logprobs, finish) in enumerate(
             zip(asked, found.tokens, found.logprobs, found.finish, strict=True)
         )

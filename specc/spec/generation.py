@@ -1,5 +1,10 @@
 """How responses are sampled, and what makes them: the training weights, or a second engine.
 
+What learns from a response scores it by the training forward pass, at temperature 1 over all tokens: old
+log-probabilities, so that the first ratio of a step is 1, the new ones, and the reference's. Temperature,
+top-k, top-p and the repetition penalty decide what is drawn and are in none of them. A stop token that
+`min_tokens` put out of reach has no probability in any of them, so the KL is that of what could be drawn.
+
 The names are those of `runtime/sampling.py`. What decides which tokens may come out is maths; what decides
 where and how fast they are made is placement.
 """
@@ -21,8 +26,8 @@ class Generate(Section):
     """Tokens of a response at most."""
 
     min_tokens: int = maths(0, ge=0, le=10**7)
-    """Tokens before which no response ends. Log-probabilities stay the model's own, so where it would have
-    ended earlier they and the KL are not quite those of what was drawn."""
+    """Tokens before which no response ends: stop tokens have no probability there, neither where responses
+    are drawn nor in the log-probabilities, entropies and KL that are learnt from."""
 
     max_prompt_tokens: int | None = maths(None, ge=1, le=10**7)
     """Tokens of a prompt at most; longer ones are left out and counted. Left out, what `train.seq_length`
@@ -32,7 +37,8 @@ class Generate(Section):
     """Put the begin token before each prompt."""
 
     temperature: float = maths(1.0, ge=0, le=100)
-    """Divisor of the logits before sampling; 0 takes the most likely token."""
+    """Divisor of the logits before sampling; 0 takes the most likely token. Log-probabilities that are learnt
+    from stay those at 1."""
 
     top_k: int = maths(0, ge=0, le=10**7)
     """Most likely tokens that are sampled from; 0 for all."""
