@@ -90,13 +90,15 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     train = stage.get("train") or {}
     is_online = "rollouts" in (stage.get(stage.get("algorithm", "")) or {})
     steps = ONLINE_STEPS if is_online else STEPS
-    if train:
+    smaller = getattr(algorithms.load(stage["algorithm"]), "smaller", None)
+    own: Mapping[str, Any] = smaller(stage) if smaller else {}  # what an algorithm knows better
+    if train and "train.steps" not in own:
         yield _set(f"{prefix}train.steps", min(train.get("steps") or steps, steps))
     for path, most in AT_MOST.items():
         said = _at(stage, path)
         if path.endswith("_every"):
             most = steps // 2
-        if isinstance(said, int) and said > most:
+        if path not in own and isinstance(said, int) and said > most:
             yield _set(prefix + path, most)
     if train.get("micro_batch"):
         yield _set(f"{prefix}train.micro_batch", None)
@@ -105,10 +107,16 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
         yield from _of_role(role, f"{prefix}roles.{name}.", folder)
     if is_online:
         yield from _of_rollouts(stage, prefix)
+    if smaller and stage.get("generate"):
+        yield from _of_sampling(stage["generate"], prefix)
+    for path, value in own.items():
+        yield _set(prefix + path, value)
     model = stage.get("model") or _at(stage, "roles.actor.model") or ""
     chats, judged = "chat_template" in model, _are_judged(stage)
+    stands_in = getattr(algorithms.load(stage["algorithm"]), "stands_in", None)
+    subset = stands_in(stage) if stands_in else None
     for key, data in (stage.get("data") or {}).items():
-        yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged)
+        yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged, subset)
 
 
 def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
@@ -142,6 +150,10 @@ def _of_rollouts(stage: Mapping[str, Any], prefix: str) -> Iterator[str]:
     rollouts = math.lcm(responses, *(min(batch, BATCH) for batch in batches.values())) * turns
     if own["rollouts"] > rollouts:
         yield _set(f"{prefix}{stage['algorithm']}.rollouts", rollouts)
+    yield from _of_sampling(generate, prefix)
+
+
+def _of_sampling(generate: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in SAMPLING.items():
         if generate.get(key, value) != value:
             yield _set(f"{prefix}generate.{key}", value)
@@ -171,8 +183,12 @@ def _are_judged(stage: Mapping[str, Any]) -> bool:
     return "format" not in rows.model_fields or "chat" not in get_args(rows.model_fields["format"].annotation)
 
 
-def _of_data(said: Any, path: str, folder: Path, chats: bool, judged: bool) -> Iterator[str]:
-    """Few of the rows that are here; generated ones of the same form in place of those that are not."""
+def _of_data(
+    said: Any, path: str, folder: Path, chats: bool, judged: bool, subset: str | None = None
+) -> Iterator[str]:
+    """Few of the rows that are here; generated ones of the same form in place of those that are not. The
+    algorithm itself may say in which form: `subset`.
+    """
     rows = {"path": said} if isinstance(said, str) else said
     if not rows or "path" not in rows:
         return
@@ -183,6 +199,7 @@ def _of_data(said: Any, path: str, folder: Path, chats: bool, judged: bool) -> I
         kept = {key: value for key, value in rows.items() if key not in ("path", "split", "subset")}
         forms_itself = kept.get("prompt", "{input}") != "{input}"
         form = {"format": "chat"} if chats and not judged and not forms_itself else {}
+        form = {"subset": subset} if subset else form
         yield _set(path, {**kept, **form, "path": "builtin:arithmetic", "limit": limit})
 
 

@@ -11,7 +11,8 @@ Rows: those that were read with other labels; without those that are too long, u
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from specc.algorithms.reward import STEERLM
 from specc.graph import Stage
@@ -84,3 +85,8 @@ def lower(spec: Spec, name: str) -> list[Stage]:
     )
     settings = said.model_dump(mode="json", exclude={"attributes", "micro_batch"})
     return [rows_stage(spec, name, role, settings, {"rows": spec.data.rows})]
+
+
+def stands_in(stage: Mapping[str, Any]) -> str:
+    """The form of generated rows that take the place of a data set which is not here."""
+    return "steerlm"

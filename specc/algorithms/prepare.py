@@ -14,6 +14,7 @@ regression; {text}, two of them, for hh_comparisons; {text} for hh_prompts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -136,3 +137,9 @@ def _where_it_lies(rows: Rows, settings: dict[str, Any]) -> dict[str, str]:
     if form == "helpsteer2_preference" and rows.path and not rows.subset:
         found["folder"] = "preference"  # of the data set on the hub
     return found
+
+
+def stands_in(stage: Mapping[str, Any]) -> str:
+    """The form of generated rows that take the place of a data set which is not here."""
+    form = str(stage["prepare"]["form"])
+    return "hh" if form.startswith("hh") else form if form in OF_SPLITS else "steerlm"

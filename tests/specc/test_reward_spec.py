@@ -94,8 +94,12 @@ def test_the_two_stages_of_helpsteer2_preference_hand_on_head_and_attributes():
     from specc import shipped
 
     plan = compile_spec(shipped.specs() / "reward_helpsteer2_preference.yaml").plan
-    rate, prefer = plan.jobs
-    assert prefer.depends_on == (rate.name,)
+    rate, prefer = (job for job in plan.jobs if job.roles[0].program == "reward")
+    assert set(prefer.depends_on) == {
+        rate.name,
+        "prefer-train",
+        "prefer-validation",
+    }
     assert prefer.roles[0].model.attributes == rate.roles[0].model.attributes
     assert own(prefer)["loss"] == "scaled_bt"
     assert own(prefer)["load_head"]
@@ -143,8 +147,19 @@ def test_rows_of_every_form_pass(compile_text, rows, reward):
 def test_the_tiny_twin_compares_generated_rows():
     from specc import shipped
 
-    for name, form in (("reward_hh", "hh"), ("reward_regression_13b", "attributes")):
-        plan = compile_spec(shipped.specs() / f"{name}.yaml", tiny=True, here=True).plan
-        [job] = plan.jobs
-        assert (job.data["train"]["path"], job.data["train"]["format"]) == ("builtin:arithmetic", form)
-        assert job.roles[0].model.head == ("scalar" if form == "hh" else "attributes")
+    plan = compile_spec(shipped.specs() / "reward_hh.yaml", tiny=True, here=True).plan
+    [job] = plan.jobs
+    assert (job.data["train"]["path"], job.data["train"]["format"]) == ("builtin:arithmetic", "hh")
+    assert job.roles[0].model.head == "scalar"
+
+
+def test_the_tiny_twin_of_marks_is_prepared_from_generated_rows_of_the_published_forms():
+    from specc import shipped
+
+    plan = compile_spec(shipped.specs() / "reward_regression_13b.yaml", tiny=True, here=True).plan
+    made = {job.stage: job for job in plan.jobs}
+    forms = {stage: job.data["rows"].get("subset") for stage, job in made.items() if "rows" in job.data}
+    assert (forms["oasst"], forms["helpsteer"], forms["marks"]) == ("oasst", "helpsteer", None)
+    assert made["reward"].data["train"]["from"] == {"stage": "marks", "run": ""}
+    assert made["reward"].data["train"]["format"] == "attributes"
+    assert made["reward"].roles[0].model.head == "attributes"

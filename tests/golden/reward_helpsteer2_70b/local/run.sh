@@ -41,6 +41,10 @@ run_stage() {
   echo "stage $1: attempt $number, logs in $logs"
   (
     trap '' INT TERM
+    if ((processes == 0)); then # it has no model: one plain process
+      exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
+        python3 -m runtime "$run/plan.json" "$job" "$role"
+    fi
     exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
       python3 -m torch.distributed.run --nnodes=1 --nproc-per-node="$processes" \
       --node-rank=0 --rdzv-backend=static --rdzv-id="$1-$number" --master-addr=127.0.0.1 \
@@ -63,5 +67,13 @@ run_stage() {
   echo "stage $1 is finished"
 }
 
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpsteer2 99d90aeb3624a65cfd735c7586aa2d13e5f833b2931fb1c621e65591edc457c9 0 29500 helpsteer2 clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpsteer2-validation ca65189eb9f83363a7431262aa30db2b89e1dd93dfea1343b43d75ace4c9b21a 0 29500 helpsteer2-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage marks 748b75d52b4e9070eba6220fe47c40adf5a8822ed0ff1a277ec25c668e42a6f0 0 29500 marks clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage marks-validation bf98b2854ea319705c6501831e31f4f158a0c1a3fbc742a21a5a6f0eabef933f 0 29500 marks-validation clerk
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage reward ab0e19bf46e599a1500fe1f3b79fab0bd853c1c981af10e4f275495b6fa281cc 64 29500 reward model
+run_stage reward 91dc3f36c834fbcc6f89e044ff636f1e27256b1666ba9c3121f73661c99e3810 64 29500 reward model

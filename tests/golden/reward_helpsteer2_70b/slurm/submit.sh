@@ -1,5 +1,5 @@
 #!/bin/bash
-# Submit reward-helpsteer2-70b: 1 job, each after those it needs.
+# Submit reward-helpsteer2-70b: 5 jobs, each after those it needs.
 # Made by specc 0.1.0 from plan.json; change the spec, not this file.
 set -euo pipefail
 
@@ -20,10 +20,14 @@ done
 export_names=HOME,LANG,LOGNAME,PATH,SHELL,USER,HF_TOKEN,WANDB_API_KEY
 
 # What Slurm would refuse later, or leave pending for ever, it refuses here.
-sbatch --test-only "$here/00-reward.sbatch" "$run"
+sbatch --test-only "$here/00-helpsteer2.sbatch" "$run"
+sbatch --test-only "$here/01-helpsteer2-validation.sbatch" "$run"
+sbatch --test-only "$here/02-marks.sbatch" "$run"
+sbatch --test-only "$here/03-marks-validation.sbatch" "$run"
+sbatch --test-only "$here/04-reward.sbatch" "$run"
 
 # A log folder that is missing fails a job without a word, and the job cannot make it.
-mkdir -p "$run/reward/attempts"
+mkdir -p "$run/helpsteer2/attempts" "$run/helpsteer2-validation/attempts" "$run/marks/attempts" "$run/marks-validation/attempts" "$run/reward/attempts"
 cp "$here/plan.json" "$run/.plan.json.new"
 mv "$run/.plan.json.new" "$run/plan.json" # at once: a job never reads half a plan
 
@@ -43,5 +47,9 @@ submit() {
   echo "$id $stage"
 }
 
-submit 00 reward
+submit 00 helpsteer2
+submit 01 helpsteer2-validation
+submit 02 marks --dependency=afterok:"${ids[00]}" --kill-on-invalid-dep=yes
+submit 03 marks-validation --dependency=afterok:"${ids[01]}" --kill-on-invalid-dep=yes
+submit 04 reward --dependency=afterok:"${ids[02]}":"${ids[03]}" --kill-on-invalid-dep=yes
 echo "submitted: ${ids[*]}; run folder: $run" >&2

@@ -41,6 +41,10 @@ run_stage() {
   echo "stage $1: attempt $number, logs in $logs"
   (
     trap '' INT TERM
+    if ((processes == 0)); then # it has no model: one plain process
+      exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
+        python3 -m runtime "$run/plan.json" "$job" "$role"
+    fi
     exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
       python3 -m torch.distributed.run --nnodes=1 --nproc-per-node="$processes" \
       --node-rank=0 --rdzv-backend=static --rdzv-id="$1-$number" --master-addr=127.0.0.1 \
@@ -63,7 +67,23 @@ run_stage() {
   echo "stage $1 is finished"
 }
 
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpfulness 5b2a3bf8dd02adb03ddff58fb61763b63f3f13f4c1b3a06c73d9df6c1a6c7aa6 0 29500 helpfulness clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpfulness-validation b8f7561dfeadcb20f4dc14b3898e4844c59623cd95f747774e07dc1e38e89af8 0 29500 helpfulness-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage rate-train 887c47e275cd1bfffaf3f7cc8038e339507f01ae9b119d5f6216e4dcdc955217 0 29500 rate-train clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage rate-validation 8db4419b40912f16e4e12a7fb0ed7ce5221817456637e1bee351773f921690a7 0 29500 rate-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage preferences 8a09ec6f7507571a0769d7ca247c2f532337c06e778ad567cb3bf3520106c898 0 29500 preferences clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage preferences-validation 64cd60a40c6b5b023d7b1c0d5c789202f4a155cc4a58887e8b7b5a642ae85214 0 29500 preferences-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage prefer-train a05e93d379afcb9ccf2cd1a4045b6667e61d416271c2bd0737b3f7541d171d8c 0 29500 prefer-train clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage prefer-validation 5585bd671bc7fc128c27756218d61bb60f23d7367288d3dfd97e69de2ff804fc 0 29500 prefer-validation clerk
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rate ee1d2a76061c79378ba9b9dea9ab7093e18735a5da066cf3823e0a8f05fff4d3 64 29500 rate model
+run_stage rate df87512573200257934660244eb8247f599e7d91d4bde6b0117e335bfae57a94 64 29500 rate model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage prefer 1016a14b29d5aea4b58ef71faa1dce4fc563e34656c23169b82b200fdee4da54 32 29500 prefer model
+run_stage prefer 954a776fe8fa060a0b00a1a83215cecf0d8c157ae3c977d65f6b4d69c7663474 32 29500 prefer model

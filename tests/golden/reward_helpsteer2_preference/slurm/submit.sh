@@ -1,5 +1,5 @@
 #!/bin/bash
-# Submit reward-helpsteer2-preference: 2 jobs, each after those it needs.
+# Submit reward-helpsteer2-preference: 10 jobs, each after those it needs.
 # Made by specc 0.1.0 from plan.json; change the spec, not this file.
 set -euo pipefail
 
@@ -20,11 +20,19 @@ done
 export_names=HOME,LANG,LOGNAME,PATH,SHELL,USER,HF_TOKEN,WANDB_API_KEY
 
 # What Slurm would refuse later, or leave pending for ever, it refuses here.
-sbatch --test-only "$here/00-rate.sbatch" "$run"
-sbatch --test-only "$here/01-prefer.sbatch" "$run"
+sbatch --test-only "$here/00-helpfulness.sbatch" "$run"
+sbatch --test-only "$here/01-helpfulness-validation.sbatch" "$run"
+sbatch --test-only "$here/02-rate-train.sbatch" "$run"
+sbatch --test-only "$here/03-rate-validation.sbatch" "$run"
+sbatch --test-only "$here/04-preferences.sbatch" "$run"
+sbatch --test-only "$here/05-preferences-validation.sbatch" "$run"
+sbatch --test-only "$here/06-prefer-train.sbatch" "$run"
+sbatch --test-only "$here/07-prefer-validation.sbatch" "$run"
+sbatch --test-only "$here/08-rate.sbatch" "$run"
+sbatch --test-only "$here/09-prefer.sbatch" "$run"
 
 # A log folder that is missing fails a job without a word, and the job cannot make it.
-mkdir -p "$run/rate/attempts" "$run/prefer/attempts"
+mkdir -p "$run/helpfulness/attempts" "$run/helpfulness-validation/attempts" "$run/rate-train/attempts" "$run/rate-validation/attempts" "$run/preferences/attempts" "$run/preferences-validation/attempts" "$run/prefer-train/attempts" "$run/prefer-validation/attempts" "$run/rate/attempts" "$run/prefer/attempts"
 cp "$here/plan.json" "$run/.plan.json.new"
 mv "$run/.plan.json.new" "$run/plan.json" # at once: a job never reads half a plan
 
@@ -44,6 +52,14 @@ submit() {
   echo "$id $stage"
 }
 
-submit 00 rate
-submit 01 prefer --dependency=afterok:"${ids[00]}" --kill-on-invalid-dep=yes
+submit 00 helpfulness
+submit 01 helpfulness-validation
+submit 02 rate-train --dependency=afterok:"${ids[00]}" --kill-on-invalid-dep=yes
+submit 03 rate-validation --dependency=afterok:"${ids[01]}" --kill-on-invalid-dep=yes
+submit 04 preferences
+submit 05 preferences-validation
+submit 06 prefer-train --dependency=afterok:"${ids[04]}" --kill-on-invalid-dep=yes
+submit 07 prefer-validation --dependency=afterok:"${ids[05]}" --kill-on-invalid-dep=yes
+submit 08 rate --dependency=afterok:"${ids[02]}":"${ids[03]}" --kill-on-invalid-dep=yes
+submit 09 prefer --dependency=afterok:"${ids[06]}":"${ids[07]}":"${ids[08]}" --kill-on-invalid-dep=yes
 echo "submitted: ${ids[*]}; run folder: $run" >&2

@@ -41,6 +41,10 @@ run_stage() {
   echo "stage $1: attempt $number, logs in $logs"
   (
     trap '' INT TERM
+    if ((processes == 0)); then # it has no model: one plain process
+      exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
+        python3 -m runtime "$run/plan.json" "$job" "$role"
+    fi
     exec env "${environment[@]}" SPECC_ATTEMPT="$number" \
       python3 -m torch.distributed.run --nnodes=1 --nproc-per-node="$processes" \
       --node-rank=0 --rdzv-backend=static --rdzv-id="$1-$number" --master-addr=127.0.0.1 \
@@ -63,5 +67,21 @@ run_stage() {
   echo "stage $1 is finished"
 }
 
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage oasst aceeca21c62f403f7827fa2ea7e13bfa273c566b5a720aa0ab4ac929015620f2 0 29500 oasst clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage oasst-validation 05ad5fb5ac9fec7c734f2616369dd7ded8f83d9b764aad68203090d76be1e151 0 29500 oasst-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpsteer cf93d5de500baf7d23c085c6e57ae288e21233278318e4998e93e3216c0bbf2d 0 29500 helpsteer clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage helpsteer-validation ca477fdd4c76732f4a3cd3991d3f6a914775b60529cd31f1c344a619709242a6 0 29500 helpsteer-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage merged 5eb895cecccff21218bbfbf354ffbfab7bd6060d2caa9ee2314d43dc7bf185af 0 29500 merged clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage merged-validation f7701ebb6836281b5bd2e843773f7841aba624774c482401ab29ea261c050c90 0 29500 merged-validation clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage marks 3ff49e2a9ce61b5e599e43f7810528ae43bd7bac8b0ccd22ac4edafdbe7d15c1 0 29500 marks clerk
+environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
+run_stage marks-validation 3356a5f8f6c02c8fba4ff78d5f4d8b42f33990f7aecc3b2d88d13dec209d4e30 0 29500 marks-validation clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage reward 3158433826b83c8726d544d68c7b7def6258a8f2a25cf2ad8513aae97d664335 256 29500 reward model
+run_stage reward 7a47c62dc4bf92e59d626caac9fd4e2cd697d9c986f6e2e91836c12424d51152 256 29500 reward model

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Submit reward-regression-13b: 1 job, each after those it needs.
+# Submit reward-regression-13b: 9 jobs, each after those it needs.
 # Made by specc 0.1.0 from plan.json; change the spec, not this file.
 set -euo pipefail
 
@@ -20,10 +20,18 @@ done
 export_names=HOME,LANG,LOGNAME,PATH,SHELL,USER,HF_TOKEN,WANDB_API_KEY
 
 # What Slurm would refuse later, or leave pending for ever, it refuses here.
-sbatch --test-only "$here/00-reward.sbatch" "$run"
+sbatch --test-only "$here/00-oasst.sbatch" "$run"
+sbatch --test-only "$here/01-oasst-validation.sbatch" "$run"
+sbatch --test-only "$here/02-helpsteer.sbatch" "$run"
+sbatch --test-only "$here/03-helpsteer-validation.sbatch" "$run"
+sbatch --test-only "$here/04-merged.sbatch" "$run"
+sbatch --test-only "$here/05-merged-validation.sbatch" "$run"
+sbatch --test-only "$here/06-marks.sbatch" "$run"
+sbatch --test-only "$here/07-marks-validation.sbatch" "$run"
+sbatch --test-only "$here/08-reward.sbatch" "$run"
 
 # A log folder that is missing fails a job without a word, and the job cannot make it.
-mkdir -p "$run/reward/attempts"
+mkdir -p "$run/oasst/attempts" "$run/oasst-validation/attempts" "$run/helpsteer/attempts" "$run/helpsteer-validation/attempts" "$run/merged/attempts" "$run/merged-validation/attempts" "$run/marks/attempts" "$run/marks-validation/attempts" "$run/reward/attempts"
 cp "$here/plan.json" "$run/.plan.json.new"
 mv "$run/.plan.json.new" "$run/plan.json" # at once: a job never reads half a plan
 
@@ -43,5 +51,13 @@ submit() {
   echo "$id $stage"
 }
 
-submit 00 reward
+submit 00 oasst
+submit 01 oasst-validation
+submit 02 helpsteer
+submit 03 helpsteer-validation
+submit 04 merged --dependency=afterok:"${ids[00]}":"${ids[02]}" --kill-on-invalid-dep=yes
+submit 05 merged-validation --dependency=afterok:"${ids[01]}":"${ids[03]}" --kill-on-invalid-dep=yes
+submit 06 marks --dependency=afterok:"${ids[04]}" --kill-on-invalid-dep=yes
+submit 07 marks-validation --dependency=afterok:"${ids[05]}" --kill-on-invalid-dep=yes
+submit 08 reward --dependency=afterok:"${ids[06]}":"${ids[07]}" --kill-on-invalid-dep=yes
 echo "submitted: ${ids[*]}; run folder: $run" >&2
