@@ -209,6 +209,24 @@ def rows_inputs(sets: Mapping[str, Rows | None]) -> tuple[Artifact, ...]:
     )
 
 
+def lower_as(spec: Any, name: str, where: Mapping[str, str]) -> Stage:
+    """The one stage of a spec that another algorithm made for itself: `where` says, for the first words of a
+    path of that spec, where its own spec says the same; what is not named stands at the same path.
+    """
+
+    def moved(path: str) -> str:
+        first = max((key for key in where if path == key or path.startswith(f"{key}.")), key=len, default="")
+        return f"{where[first]}{path[len(first) :]}" if first else path
+
+    [stage] = sys.modules[type(spec).__module__].lower(spec, name)
+    roles = tuple(
+        dataclasses.replace(role, paths={key: moved(path) for key, path in role.paths.items()})
+        for role in stage.roles
+    )
+    inputs = tuple(dataclasses.replace(a, path=moved(a.path)) for a in stage.inputs)
+    return dataclasses.replace(stage, roles=roles, inputs=inputs)
+
+
 def train_settings(train: Train) -> dict[str, Any]:
     """The section as the runtime reads it; batches are the role's."""
     said = train.model_dump(mode="json", exclude={"micro_batch", "global_batch"})
@@ -273,7 +291,7 @@ def lower(experiment: Experiment) -> tuple[Graph, list[Diagnostic]]:
     ordered, cycle = _ordered(stages)
     if cycle:
         said.append(_cycle(cycle, stages))
-    ordered = _exporting(ordered)
+    ordered = _discarding(_exporting(ordered), stages)
 
     return Graph(
         experiment.name, experiment.seed, tuple(ordered), experiment.spec, experiment.overrides
@@ -385,4 +403,23 @@ def _exporting(stages: list[Stage]) -> list[Stage]:
             stage, export=stage.name == trainable[-1] if stage.export is None else stage.export
         )
         for stage in stages
+    ]
+
+
+def _discarding(ordered: list[Stage], stages: Mapping[str, Stage]) -> list[Stage]:
+    """Each stage throws away only what no other may still read: whoever reads it comes before."""
+    before: dict[str, set[str]] = {}
+    readers: dict[str, set[str]] = {}
+    for stage in ordered:
+        given = [a.stage for a in references.own(stage) if a.stage in before]
+        for name in given:
+            readers.setdefault(name, set()).add(stage.name)
+        before[stage.name] = {stage.name, *given}.union(*(before[name] for name in given))
+
+    def is_done(name: str, by: Stage) -> bool:
+        return name in stages and readers.get(name, set()) <= before[by.name]
+
+    return [
+        dataclasses.replace(stage, discards=tuple(name for name in stage.discards if is_done(name, stage)))
+        for stage in ordered
     ]

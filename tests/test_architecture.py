@@ -18,7 +18,7 @@ LAYERS = (
     ("spec",),
     ("models", "graph", "references"),
     ("makers", "preferences"),
-    ("algorithms",),
+    ("algorithms", "rounds"),
     ("schema",),
     ("experiment",),
     ("rows",),

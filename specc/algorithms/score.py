@@ -55,10 +55,10 @@ class Standardise(Section):
     @model_validator(mode="after")
     def _is_measured_or_given(self) -> Standardise:
         numbers = [key for key in ("mean", "std") if getattr(self, key) is not None]
-        if self.by and numbers:
-            message = f"`{numbers[0]}` is given, and `by` says to measure it"
+        if self.by == "rows" and numbers:
+            message = f"`{numbers[0]}` is given, and `by` says to measure it here"
             raise conflict(message, numbers[0], "give both mean and std, or only `by`")
-        if len(numbers) == 1:
+        if len(numbers) == 1 and not self.by:
             other = "std" if numbers == ["mean"] else "mean"
             raise conflict(f"`{numbers[0]}` stands alone", numbers[0], f"add `{other}`, or say `by`")
         return self
