@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from runtime import fused
+
 CPU = torch.device("cpu")
 
 _FACTORIES = ("tensor", "as_tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn", "randint")
@@ -160,10 +162,12 @@ def _patch_cuda_module() -> None:
 
 def _patch_megatron() -> None:
     from megatron.core import jit
+    from megatron.core.models.common.embeddings import rope_utils
     from megatron.core.tensor_parallel import random as megatron_random
     from megatron.core.transformer.moe import moe_utils, token_dispatcher
 
     jit.disable_jit_fuser()  # for modules imported later
+    rope_utils._apply_rotary_pos_emb_bshd = _rotated(rope_utils._apply_rotary_pos_emb_bshd)
     megatron_random._get_cuda_rng_state = lambda device="cuda", clone=False, graph_safe=False: (
         torch.get_rng_state()
     )
@@ -179,3 +183,18 @@ def _patch_megatron() -> None:
 def _splits_as_numpy(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
     """Megatron's `maybe_move_tensor_to_cpu` for tensors that are there already."""
     return tensor.numpy() if as_numpy and isinstance(tensor, torch.Tensor) else tensor
+
+
+def _rotated(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Megatron's rotary positions without its copies of halves; what only other models have goes its way."""
+
+    def rotated(t: Any, freqs: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(args) or kwargs.get("rotary_interleaved") or kwargs.get("multi_latent_attention"):
+            return plain(t, freqs, *args, **kwargs)
+        scale, size = kwargs.get("mscale", 1.0), freqs.size(-1)
+        cos, sin = ((f(freqs) * scale).to(t.dtype) for f in (torch.cos, torch.sin))
+        if size == t.size(-1):
+            return fused.rotated(t, cos, sin)
+        return torch.cat((fused.rotated(t[..., :size], cos, sin), t[..., size:]), dim=-1)
+
+    return rotated

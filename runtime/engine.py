@@ -151,6 +151,8 @@ class Engine:
             group["lr"] = lr
             # Megatron marks what does not decay and leaves it to its scheduler to act on that
             group["weight_decay"] = self.settings.weight_decay * group["wd_mult"]
+            if self.parallel.device.type == "cpu":  # torch's one pass over all state, not one for each term
+                group["fused"] = True
         self.optimizer.prepare_grads()
         norm = float(self.optimizer.get_grad_norm())
         if not math.isfinite(norm):

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from runtime import recompute
 from runtime.attention import Attention
+from runtime.feed_forward import put_ours_in
 from runtime.logprobs import token_logprobs, token_logprobs_and_entropy
 from runtime.norm import Norm
 from runtime.parallel import Parallel
@@ -294,6 +295,7 @@ def _chunk(role: Role, config: TransformerConfig, parallel: Parallel, v: int) ->
         pg_collection=parallel.groups,
         vp_stage=vp_stage,
     )
+    put_ours_in(model)
     if shape.position == "rope":
         model.rotary_pos_emb.inv_freq = rope_frequencies(shape)
     if model.pre_process and shape.embedding_scale != 1.0:

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
+from runtime import fused
+
 
 class Norm(torch.nn.Module):
     """RMSNorm or LayerNorm over the last dimension, as the config says."""
@@ -39,7 +41,7 @@ class Norm(torch.nn.Module):
         """Normalise the last dimension; the result has the type of `x`."""
         weight = self.weight.float() + 1 if self.zero_centered else self.weight.float()
         if self.rms:
-            normed = F.rms_norm(x.float(), (self.hidden_size,), weight, self.eps)
+            normed = fused.rms_norm(x.float(), weight, self.eps)
         else:
             bias = None if self.bias is None else self.bias.float()
             normed = F.layer_norm(x.float(), (self.hidden_size,), weight, bias, self.eps)

@@ -2,7 +2,7 @@
 
 Every line was seen by `torch.autograd.graph.saved_tensors_hooks` on the model that the runtime builds on a
 CPU, and tests/runtime/test_kept_activations.py holds the sums to it. A storage counts once and whole: a view
-keeps all of what it looks at. On CUDA torch's fused RMSNorm keeps no normalised copy, so this is above it.
+keeps all of what it looks at.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def _normed(
     lines = [Kept(f"fp32 input of the {what}", 4 * width * norms, region, modules)]
     if copied := _copied(work):
         lines.append(Kept(f"fp32 weights of the {what}", 4 * width * copied, ONCE, modules))
-    if work.shape.norm.startswith("rmsnorm"):  # a chain of products: x r, then x r w
-        lines.append(Kept(f"normalised input of the {what}", 4 * width * norms, region, modules))
+    if work.shape.norm.startswith("rmsnorm"):
         return [*lines, Kept(f"reciprocal root of the {what}", 4 * norms, region, modules)]
     return [*lines, Kept(f"mean and reciprocal root of the {what}", 8 * norms, region, modules)]
 
@@ -112,7 +111,7 @@ def _core_attention(work: Workload) -> list[Kept]:
 def _feed_forward(work: Workload, layout: Layout) -> list[Kept]:
     shape, e = work.shape, work.element_bytes
     if not shape.experts:
-        return [Kept(what, size, CUT, ("mlp",)) for what, size in _mlp(shape, e, shape.ffn)]
+        return [Kept(what, size, CUT, ("mlp",)) for what, size in _mlp(shape, e, shape.ffn, ours=True)]
     k, moe = shape.experts_per_token, ("moe",)
     lines = [
         Kept("the router's map and probabilities", 5 * shape.experts, RESIDUAL, moe),
@@ -128,17 +127,24 @@ def _feed_forward(work: Workload, layout: Layout) -> list[Kept]:
     return lines
 
 
-def _mlp(shape: Shape, e: int, width: int, weighed: bool = False) -> list[tuple[str, int]]:
-    """Of one product, activation, product; the weighed ones multiply by the router's probability between."""
+def _mlp(
+    shape: Shape, e: int, width: int, weighed: bool = False, ours: bool = False
+) -> list[tuple[str, int]]:
+    """Of one product, activation, product; the weighed ones multiply by the router's probability between.
+
+    Dense ones are `ours`; those of experts are Megatron's, which keeps what the activation is made of.
+    """
     lines = [("input of the second product", e * width)]
     if weighed:
         lines.append(("output of the activation, before its weight", e * width))
-    if shape.activation in GATED:
+    if shape.activation in GATED and not ours:
         return [
             ("output of the first product", 2 * e * width),
             ("activated half", e * width),
             ("other half, offset", e * width),
             *lines,
         ]
+    if shape.activation in GATED:  # runtime/fused.py computes the halves' product again
+        return [("output of the first product", 2 * e * width), *lines]
     first = "output of relu" if shape.activation == "squared_relu" else "output of the first product"
     return [(first, e * width), *lines]
