@@ -115,6 +115,11 @@ class Making:
         """Add to counts that output.json says at the end, over all attempts."""
         self.counts.update(more)
 
+    @property
+    def train(self) -> dict[str, Any]:
+        """Nothing trains here, but a second engine asks how long a row may be."""
+        return {"seq_length": self.role.model.shape.max_positions}
+
     def table(self) -> Table:
         """How this role's ranks sit, for dealing samples by their lengths."""
         from runtime.dealing import Table
@@ -231,7 +236,10 @@ class Making:
         self.alive()
 
     def close(self) -> None:
-        """Let the metrics' file go."""
+        """Let go of the metrics' file, and of what the program holds."""
+        if hasattr(self.opened, "close"):
+            self.opened.close()
+        self.opened = None
         if self._sink is not None:
             self._sink.close()
             self._sink = None

@@ -16,21 +16,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.data.prompts import PromptForm, Prompts, conversation
-from runtime.generate import Rollouts, generate
+from runtime.generate import Rollouts
+from runtime.handover import sections
 from runtime.making import means
 from runtime.online import sampling_of
 from runtime.problem import Problem
+from runtime.samplers import Sampler, sampler_of
 from runtime.sampling import Sampling
 
 if TYPE_CHECKING:
     from runtime.making import Making
-
-
-SLOTS = 64
-"""Responses at once where nobody says."""
+    from runtime.run import Run
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class Settings:
     max_tokens: int = 1024
     max_prompt_tokens: int = 0  # 0: what the model's positions leave beside a response
     add_bos: bool = False
-    rows: int = 0  # responses that a replica generates at once; 0: as the plan's role says
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,13 @@ class Asking:
     """What every step needs: how the rows of each part become prompts, and how responses are drawn."""
 
     readers: list[Prompts]
+    sampler: Sampler
     sampling: Sampling
     settings: Settings
+
+    def close(self) -> None:
+        """End what runs beside these processes."""
+        self.sampler.close()
 
 
 @dataclass(frozen=True)
@@ -71,24 +74,28 @@ def opening(run: Making) -> Asking:
         positions = run.role.model.shape.max_positions
         message = f"responses of {settings.max_tokens} tokens leave no room for a prompt in {positions}"
         raise Problem("R001", f"{message} positions; lower generate.max_tokens")
-    sections = run.job.data[next(iter(run.job.data))]
-    parts = sections if isinstance(sections, list | tuple) else [sections]
-    forms = [
-        PromptForm(part.get("format") or "auto", part.get("prompt") or "{input}", most, settings.add_bos)
-        for part in parts
-    ]
-    template = run.role.model.chat_template
-    readers = [
-        Prompts(rows, run.tokenizer, template, form)
-        for rows, form in zip(run.source.parts, forms, strict=True)
-    ]
-    asking = Asking(readers, sampling_of(run.settings, run.tokenizer, seed_of(run)), settings)
+    sampling = sampling_of(run.settings, run.tokenizer, seed_of(run))
+    sampler = sampler_of(cast("Run", run), run.table())
+    asking = Asking(readers_of(run, most, settings.add_bos), sampler, sampling, settings)
     dropped = run.on_first(lambda: sum(not _read(run, asking, i) for i in range(len(run.source))))
     if dropped == len(run.source):
         raise Problem("R011", f"no prompt can be used: {dropped} are longer than {most} tokens or unlike one")
     if dropped:
         run.say(f"{dropped} of {len(run.source)} prompts are left out (longer than {most} tokens)")
     return asking
+
+
+def readers_of(run: Making, most: int, add_bos: bool) -> list[Prompts]:
+    """How the rows of each part of the data become prompts of at most so many tokens."""
+    template = run.role.model.chat_template
+    forms = [
+        PromptForm(part.get("format") or "auto", part.get("prompt") or "{input}", most, add_bos)
+        for _, part in sections(run.job)
+    ]
+    return [
+        Prompts(rows, run.tokenizer, template, form)
+        for rows, form in zip(run.source.parts, forms, strict=True)
+    ]
 
 
 def step(run: Making) -> dict[str, Any]:
@@ -99,16 +106,17 @@ def step(run: Making) -> dict[str, Any]:
         read = [_read(run, asking, i) for i in run.indices()]
         prompts = [prompt for prompt in read if prompt]
     run.count(prompts_left_out=len(read) - len(prompts))
+    if not prompts:
+        return {}
     first = run.source.first
-    assert run.model is not None
     with run.part("generate"):
-        found = generate(
-            run.model,
+        found = asking.sampler.responses(
             [prompt.tokens for prompt in prompts for _ in range(n)],
             asking.sampling,
             [(first + prompt.index) * n + i for prompt in prompts for i in range(n)],
-            decode=run.tokenizer.decode,
-            slots=asking.settings.rows or run.role.rows or SLOTS,
+            run.tokenizer.decode,
+            on_event=lambda event: run.alive(),
+            on_share=None,
         )
     made = [
         row_of(run, prompts[k // n], k % n, found.tokens[k], found.finish[k], asking.sampling)

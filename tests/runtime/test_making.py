@@ -297,6 +297,22 @@ def test_a_second_start_waits_for_the_first_and_makes_nothing_twice(tmp_path, sl
     assert (tmp_path / "calls").stat().st_size == 60
 
 
+def test_a_full_disk_is_said_and_not_a_traceback():
+    import errno
+
+    from runtime.agreement import said
+    from runtime.problem import Problem
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "shards/000003.jsonl")
+
+    with pytest.raises(
+        Problem, match=r"R007: the disk is full \(`shards/000003.jsonl`\); make room"
+    ) as caught:
+        said(full)
+    assert caught.value.outside
+
+
 # ── standardising ────────────────────────────────────────────────────────────────────────────────
 
 

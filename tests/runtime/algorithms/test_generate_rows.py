@@ -114,12 +114,13 @@ def test_a_kill_does_not_show(world, tmp_path, whole, layout):
 
 def test_long_prompts_are_left_out_and_counted_and_the_others_keep_their_streams(world, tmp_path, whole):
     rows = [row["source"] for row in toy_rows.rows(whole[0], "ask")[::2]]
-    with_long = [*rows[:3], {"input": "9" * 100 + "="}, *rows[4:]]
+    long = {"input": "9" * 100 + "="}
+    with_long = [rows[0], *[long] * 3, *rows[4:]]  # one batch has no prompt at all
     data = {"prompts": {"path": str(toy_rows.written(tmp_path / "p.jsonl", with_long))}}
     assert world(1, attempt, str(asked(tmp_path, data=data, max_prompt_tokens=10)), "ask") == [0]
     expected = toy_rows.rows(whole[0], "ask")
-    assert toy_rows.rows(tmp_path, "ask") == expected[:6] + expected[8:]
-    assert toy_rows.output(tmp_path, "ask")["prompts_left_out"] == 1
+    assert toy_rows.rows(tmp_path, "ask") == expected[:2] + expected[8:]
+    assert toy_rows.output(tmp_path, "ask")["prompts_left_out"] == 3
 
 
 def test_conversations_are_asked_and_answered(world, tmp_path):
