@@ -6,6 +6,9 @@ Responses are generated, scored by a model, standardised over all rows and chose
 other, under one of several layouts. At random moments one process of the stage gets SIGKILL, and the others
 with it, as on a lost node; then it is started again. After every kill the folder is looked at: `output.json`
 is there with the very rows that it promises, or not at all.
+
+2026-11-21, `--kills 100 --seed 0`: 102 kills in 27 runs of three stages each, no byte differed; 13 minutes on
+2 cores that others used too.
 """
 
 from __future__ import annotations
