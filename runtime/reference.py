@@ -29,7 +29,6 @@ from runtime import manifest, steps
 from runtime.agreement import told
 from runtime.batch import Batch, Bin, Sample
 from runtime.data.rows import local_path
-from runtime.data.stream import Stream
 from runtime.dealing import by_sample, deal, gathered
 from runtime.frozen import Frozen
 from runtime.weights import stage_of, take_weights
@@ -45,19 +44,44 @@ PART_ROWS = 256
 """Rows whose log-probabilities are computed, and written, together."""
 
 
+class Texts(Protocol):
+    """Samples by index, as `Tokenised` holds them."""
+
+    @property
+    def hash(self) -> str: ...
+    @property
+    def group(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+    def index(self, id: int) -> int: ...
+    def tokens_before(self, index: int) -> int: ...
+
+
+class Asked(Protocol):
+    """A data set that a reference is asked about."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def samples(self) -> Any: ...  # Texts
+
+
 class Reference(Protocol):
     """What an algorithm asks."""
 
-    def answered(self, run: Run, data: Stream, batches: Sequence[list[Bin]]) -> list[list[Batch]]:
-        """This rank's microbatches of each batch, with the reference's log p of every label on its column."""
+    def answered(self, run: Run, asked: Sequence[tuple[Asked, list[Bin]]]) -> list[list[Batch]]:
+        """This rank's microbatches of each batch of a data set, with the reference's log p of every label on
+        its column.
+        """
         ...
 
 
-def reference_of(run: Run) -> Reference:
-    """The reference as the plan has it. Collective; the model takes its own weights afterwards."""
+def reference_of(run: Run, views: Sequence[Asked] = ()) -> Reference:
+    """The reference as the plan has it. Collective; the model takes its own weights afterwards. `views` are
+    data sets that it is asked about beside the run's own.
+    """
     role = next(role for group in run.job.groups if run.role in group.roles for role in group.roles[1:])
     if run.settings.get("reference") == "stored":
-        return stored(run, role)
+        return stored(run, role, views)
     own = Frozen(run.model) if _keeps_its_own(run, role) else None
     take_weights(run.model, role, run.place, say=run.say, alive=run.alive)
     frozen = Frozen(run.model)
@@ -77,8 +101,8 @@ class Swapped:
     def __init__(self, frozen: Frozen) -> None:
         self.frozen = frozen
 
-    def answered(self, run: Run, data: Stream, batches: Sequence[list[Bin]]) -> list[list[Batch]]:
-        shares = [run.dealt(bins) for bins in batches]
+    def answered(self, run: Run, asked: Sequence[tuple[Asked, list[Bin]]]) -> list[list[Batch]]:
+        shares = [run.dealt(bins) for _, bins in asked]
         with self.frozen.in_place() as engine:
             for share in shares:
                 for batch, logprobs_BT in zip(share, engine.forward(share), strict=True):
@@ -92,9 +116,11 @@ class Stored:
     def __init__(self, files: dict[str, LogProbs]) -> None:
         self.files = files
 
-    def answered(self, run: Run, data: Stream, batches: Sequence[list[Bin]]) -> list[list[Batch]]:
-        files = self.files[data.samples.hash]
-        shares = [run.dealt([[files.on(sample) for sample in line] for line in bins]) for bins in batches]
+    def answered(self, run: Run, asked: Sequence[tuple[Asked, list[Bin]]]) -> list[list[Batch]]:
+        shares = []
+        for data, bins in asked:
+            files = self.files[data.samples.hash]
+            shares.append(run.dealt([[files.on(sample) for sample in line] for line in bins]))
         for batch in (batch for share in shares for batch in share):
             batch.extra.setdefault(NAME, torch.zeros_like(batch.mask_BT))  # one that only fills up
         return shares
@@ -108,7 +134,7 @@ class LogProbs:
     has none, since column t holds log p of token t + 1.
     """
 
-    def __init__(self, folder: Path, data: Stream) -> None:
+    def __init__(self, folder: Path, data: Asked) -> None:
         self.folder, self.data = folder, data
         self._open: dict[int, np.ndarray] = {}
 
@@ -171,14 +197,14 @@ class LogProbs:
 # ── one pass ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def stored(run: Run, role: Role) -> Stored:
+def stored(run: Run, role: Role, views: Sequence[Asked] = ()) -> Stored:
     """Files that hold all there is to ask, made where they are not there yet. Collective.
 
     Told to stop, it leaves: the run then ends before its next step and finds the parts that are done.
     """
     weights = told("R016", "cannot tell the reference's weights", lambda: weights_key(run, role))
     files: dict[str, LogProbs] = {}
-    for data in (run.data, run.validation):
+    for data in (run.data, run.validation, *views):
         if data is None or data.samples.hash in files:
             continue
         key = hashlib.sha256(json.dumps([weights, data.samples.hash]).encode()).hexdigest()[:16]

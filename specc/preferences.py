@@ -37,9 +37,9 @@ def kept(rows: Rows | None, kind: str) -> dict[str, Any] | None:
     return None if data is None else data | {"kind": kind}
 
 
-def with_reference(stage: Stage, reference: Reference, passes: int) -> Stage:
-    """The stage with the reference in the processes of the model that learns; `passes` without gradients a
-    step are made over its rows when its weights are there.
+def with_reference(stage: Stage, reference: Reference, passes: int, without: int = 0) -> Stage:
+    """The stage with the reference in the processes of the model that learns. A step makes `passes` over its
+    rows without gradients where the reference's weights are there, `without` where its numbers are stored.
     """
     [learner] = stage.roles
     own = as_data(reference.model) if reference.model else None
@@ -52,7 +52,7 @@ def with_reference(stage: Stage, reference: Reference, passes: int) -> Stage:
         trains=False,
         group=learner.name,
         weights=reference.weights,
-        passes=passes if swapped else 0,
+        passes=passes if swapped else without,
         paths=learner.paths | {"model": path, "weights": "reference.weights"},
     )
     inputs = stage.inputs

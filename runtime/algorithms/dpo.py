@@ -129,7 +129,7 @@ def step(run: Run) -> dict[str, Any]:
     with run.part("data"):
         bins = run.data.bins(run.step)
     with run.part("reference"):
-        [microbatches] = run.reference.answered(run, run.data, [bins])
+        [microbatches] = run.reference.answered(run, [(run.data, bins)])
 
     with run.part("forward_backward"):
         share = partial(loss, settings=settings, denominator=pairs(bins))
@@ -240,8 +240,8 @@ def evaluate(run: Run) -> dict[str, float]:
     settings = run.program_settings(Settings)
     share = partial(loss, settings=settings, denominator=1.0)
     totals: dict[str, float] = {}
-    for batches in chunks(run.validation):
-        for microbatches in run.reference.answered(run, run.validation, batches):
+    for asked in chunks(run.validation):
+        for microbatches in run.reference.answered(run, asked):
             for name, value in run.model.evaluate(microbatches, share).items():
                 totals[name] = totals.get(name, 0.0) + value
         run.alive()
@@ -249,8 +249,8 @@ def evaluate(run: Run) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in found.items()}
 
 
-def chunks(data: Stream) -> Iterable[Sequence[list[Bin]]]:
-    """All batches of a data set, some at a time."""
-    batches = list(data.batches())
-    for first in range(0, len(batches), MEASURED_AT_ONCE):
-        yield batches[first : first + MEASURED_AT_ONCE]
+def chunks(data: Stream) -> Iterable[Sequence[tuple[Stream, list[Bin]]]]:
+    """All batches of a data set, some at a time, as a reference is asked about them."""
+    asked = [(data, bins) for bins in data.batches()]
+    for first in range(0, len(asked), MEASURED_AT_ONCE):
+        yield asked[first : first + MEASURED_AT_ONCE]

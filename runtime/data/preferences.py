@@ -166,7 +166,7 @@ class Preferences:
             if found is None:
                 return [Encoded(dropped=hh.UNLIKE)] * 2
             sides = self._answers(found[0], (found[1], output), where)
-        elif conversation(source) is not None:
+        elif self.form.format in ("auto", "chat") and conversation(source) is not None:
             sides = [self._talk(source, where), self._talk(answered(source, output, where), where)]
         else:
             sides = [
