@@ -13,7 +13,7 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
     R008 another experiment in this folder  R017 the ranks did not meet
     R009 a port is taken                    R018 out of memory
     R019 a token is not in the vocabulary   R023 another run writes to this folder
-    R024 another stage's rows cannot be had
+    R024 another stage's rows cannot be had R057 another rank went away
     R099 a defect of specc
 
     R020 to R022: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates
@@ -34,6 +34,16 @@ from runtime.problem import Problem
 
 PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo", "Gloo")
 """What torch says on a rank whose peer went away: the peer's own error is the one to read."""
+
+GONE = re.compile(
+    r"(connection (closed|reset) by peer|broken pipe|timed out waiting|remote process exited|socket closed"
+    r"|application timeout caused pair closure|watchdog)",
+    re.IGNORECASE,
+)
+"""What of it says that the peer is there no more."""
+
+LOST = "R057"
+"""Another rank went away without a word: this one cannot tell why."""
 
 OTHERS = {"EngineError": "R013", "LayoutError": "R003", "ModelError": "R001"}
 """Codes of exceptions whose modules this one must not import: it is needed before Megatron is."""
@@ -59,6 +69,9 @@ def as_problem(error: BaseException) -> Problem:
         return Problem("R018", f"out of memory: {text[:200]}; {advice}", outside=True)
     if type(error).__name__ in ("DistNetworkError", "DistStoreError"):
         return Problem("R017", text.split(" Exception raised from")[0][:300], outside=True)
+    is_torchs = isinstance(error, RuntimeError) and re.search("gloo|nccl", text, re.IGNORECASE)
+    if is_torchs and (gone := GONE.search(text)):
+        return Problem(LOST, f"another rank of this group went away ({gone[0].lower()})", outside=True)
     return Problem("R099", f"{type(error).__name__}: {text[:500]}")
 
 
@@ -75,15 +88,35 @@ def report(error: BaseException, attempt: Path | None, rank: int, step: int | No
     """
     known = as_problem(error)
     lost = known.code == "R099" and any(sign in known.message for sign in PEER_LOST)
-    is_echo = lost or known.code == "R017"
+    is_echo = lost or known.code in (LOST, "R017")
     if attempt is not None:
         _write(attempt, known, error, rank, step, is_echo)
         time.sleep(2.0 if is_echo else 0.2)
         if _somebody_else_speaks(attempt, rank, is_echo):
             return exit_code(known)
+        if known.code == LOST:
+            known = named(known, attempt, rank)
+            _write(attempt, known, error, rank, step, is_echo)
     trace = f" (traceback in {attempt}/traceback-{rank}.txt)" if attempt and known.code == "R099" else ""
     print(f"error[{known.code}]: {known.message}{trace}", file=sys.stderr, flush=True)
     return exit_code(known)
+
+
+def named(lost: Problem, attempt: Path, rank: int) -> Problem:
+    """The same with the ranks that have said nothing, and what to do: those were killed, or their machine."""
+    world = int(os.environ.get("WORLD_SIZE") or 1)
+    others = set(range(world)) if rank < world else set()
+    silent = sorted(others - {rank, *failed_peers(attempt, rank)})
+    who = "another rank of this group"
+    if silent:
+        numbers = ", ".join(map(str, silent[:8])) + (" ..." if len(silent) > 8 else "")
+        who = f"rank{'s' * (len(silent) > 1)} {numbers} of this group"
+    advice = (
+        "it left no error of its own: it was killed (out of memory, time limit) or its machine failed. Look "
+    )
+    advice += "at the end of its log; the next attempt goes on from the last checkpoint"
+    why = lost.message.partition("(")[2].rstrip(")")
+    return Problem(LOST, f"{who} went away while rank {rank} worked with it ({why}); {advice}", outside=True)
 
 
 def failed_peers(attempt: Path, rank: int) -> list[int]:
@@ -99,7 +132,7 @@ def _write(
     fact |= {"echo": is_echo, "exit_code": exit_code(known)}
     try:
         attempt.mkdir(parents=True, exist_ok=True)
-        if known.code == "R099":
+        if known.code in ("R099", LOST):
             lines = traceback.format_exception(error)
             (attempt / f"traceback-{rank}.txt").write_text("".join(lines), encoding="utf-8")
         path = attempt / f"error-{rank}.json"

@@ -15,7 +15,7 @@ from typing import Any
 import torch.distributed as dist
 
 from runtime.agreement import size, together
-from runtime.problem import Problem
+from runtime.failure import as_problem
 from runtime.serving.desk import Ask, Desk, Refused, Tensors
 
 Verb = Callable[[Tensors], Tensors]
@@ -97,9 +97,9 @@ def _do(ask: Ask | None, name: str, inputs: Tensors, verbs: Mapping[str, Verb], 
 
     try:
         refusals = [said for said in together("R054", f"`{name}` failed", attempt) if said]
-    except Problem as problem:
+    except Exception as error:  # a peer that is gone shows in torch's own words
         if ask is not None:
-            ask.answer.set_exception(RuntimeError(problem.message))
+            ask.answer.set_exception(RuntimeError(as_problem(error).message))
         raise
     if ask is None:
         return

@@ -127,9 +127,10 @@ CODES = (
     Code(
         "R015",
         "a package that is missing",
-        "TensorBoard or Weights & Biases was asked for and is not installed where the ranks run.",
+        "TensorBoard, Weights & Biases or a generation engine was asked for and is not where the ranks run.",
         "W&B was asked for but is not installed",
-        "Install it in the image, or leave `train.wandb` or `train.tensorboard` out.",
+        "Install it in the image, or leave `train.wandb`, `train.tensorboard` or `generate.engine` out. An "
+        "engine has an environment of its own; SPECC_VLLM_PYTHON or SPECC_TRTLLM_PYTHON in `env` says where.",
     ),
     Code(
         "R016",
@@ -282,6 +283,22 @@ CODES = (
         "The function of the spec raised, or gave no finite number; no reward is invented in its place.",
         "the reward function failed: row 17, KeyError: 'answer'",
         "Correct the function or the row that is named; the run continues from its last checkpoint.",
+    ),
+    Code(
+        "R056",
+        "a generation engine failed",
+        "A second engine fell, did not answer in time, or does not have the weights that it was given: after "
+        "each step its probabilities are held to those of training. Nothing is made up in its place.",
+        "engine `vllm` gives probabilities 1.31 times off those of training, at most 1.05 is allowed",
+        "Look at `attempts/K/engines/RANK/` in the stage's folder, or use `generate.engine: megatron`.",
+    ),
+    Code(
+        "R057",
+        "another rank of the group went away",
+        "A process of the same group ended without a word (it was killed, or its machine failed), so those "
+        "that work with it cannot go on. They end; the next attempt goes on from the last checkpoint.",
+        "rank 0 of this group went away while rank 1 worked with it (connection closed by peer)",
+        "Look at the end of that rank's log, and for an out-of-memory kill in the node's (`dmesg`, `sacct`).",
     ),
     Code(
         "R060",

@@ -53,11 +53,26 @@ def test_an_echo_is_silent_when_the_cause_is_known_whatever_its_rank(tmp_path, c
 
 
 def test_an_echo_speaks_when_nobody_else_does(tmp_path, capsys):
-    failure.report(LOST, tmp_path, 1, 4)
-    failure.report(LOST, tmp_path, 2, 4)
+    assert failure.report(LOST, tmp_path, 1, 4) == 3
+    assert failure.report(LOST, tmp_path, 2, 4) == 3
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert "Connection closed by peer" in said[0]
+    assert said[0].startswith("error[R057]: another rank of this group went away")
+    assert "connection closed by peer" in said[0]
+
+
+def test_those_that_say_nothing_are_named_as_the_ones_that_went_away(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    attempt = tmp_path / "critic"
+    failure.report(Problem("R017", "rank 1 waits", outside=True), attempt, 2, 4)
+    capsys.readouterr()
+    failure.report(LOST, attempt, 1, 4)
+    said = capsys.readouterr().err
+    assert "rank 0 of this group went away while rank 1 worked with it" in said
+    assert "last checkpoint" in said
+    fact = json.loads((attempt / "error-1.json").read_text())
+    assert (fact["code"], fact["exit_code"], fact["echo"]) == ("R057", 3, True)
+    assert "Connection closed by peer" in (attempt / "traceback-1.txt").read_text()  # torch's own words
 
 
 class EngineError(RuntimeError):
@@ -78,6 +93,10 @@ class DistNetworkError(RuntimeError):
         (DistNetworkError("timed out\nException raised from doIt (most recent call first)"), "R017", 3),
         (MemoryError("2 GiB"), "R018", 3),
         (ValueError("anything"), "R099", 1),
+        (LOST, "R057", 3),
+        (RuntimeError("NCCL error: remote process exited or there was a network error"), "R057", 3),
+        (RuntimeError("NCCL error: invalid usage"), "R099", 1),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "R099", 1),
     ],
 )
 def test_exceptions_of_other_modules_get_their_code(error, code, exit_code):

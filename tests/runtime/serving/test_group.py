@@ -421,6 +421,80 @@ def test_a_server_that_is_killed_fails_its_clients_by_name(
             codes.result(30)
 
 
+def falling(plan_file: str, groups: dict[str, int], ports: Any, victim: tuple[str, int], moment: str) -> int:
+    """One process of the job; the victim is killed at the first lesson, or before its first rows."""
+    import runtime.critic as critics
+    from runtime.algorithms import serve
+
+    everyone = [(group, rank) for group, size in groups.items() for rank in range(size)]
+    if everyone[int(os.environ["RANK"])] == victim:
+        kill = lambda *args, **how: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        if moment == "train":
+            critics.critic_loss = kill
+        else:
+            serve.heard = kill
+    return toy_served.started(plan_file, groups, ports)
+
+
+def codes_of_all(forks: Any, folder: Path, found: Plan, victim: tuple[str, int], moment: str) -> list[int]:
+    """Exit codes of the actor's and the servers' processes, one of which is killed (-9)."""
+    from functools import partial
+
+    import toy_runs
+
+    file, groups = toy_runs.written(folder, found), toy_served.sizes(found.jobs[0])
+    ports, workers = toy_served.ports_of(groups), []
+    task = partial(falling, str(file), groups, ports, victim, moment)
+    for rank in range(sum(groups.values())):
+        environment = worlds.environment_of(rank, sum(groups.values()), 1) | {"SPECC_ATTEMPT": "1"}
+        workers.append(forks.Process(target=exits, args=(environment, task)))
+        workers[-1].start()
+    try:
+        for worker in workers:
+            worker.join(90)
+        return [worker.exitcode for worker in workers]
+    finally:
+        worlds.stop(workers)
+
+
+def exits(environment: dict[str, str], task: Any) -> None:
+    import torch
+
+    os.setpgid(0, 0)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    os._exit(task())
+
+
+VICTIMS = {
+    "one rank of a TP2 server while it scores": (LAYOUTS["TP2"], ("critic", 1), "score"),
+    "the leading rank of a TP2 server while it scores": (LAYOUTS["TP2"], ("critic", 0), "score"),
+    "the server in the middle of a step it learns": (Layout(), ("critic", 0), "train"),
+    "one rank of a server in the middle of a step it learns": (LAYOUTS["TP2"], ("critic", 1), "train"),
+}
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_a_rank_that_is_killed_ends_all_and_is_named(
+    forks: Any, tmp_path: Path, folder: Path, name: str
+) -> None:
+    layout, (group, rank), moment = VICTIMS[name]
+    run = tmp_path / "run"
+    found = plan_in(folder, run, layout, train={"steps": 2}, collective_timeout_seconds=20)
+    codes = codes_of_all(forks, run, found, (group, rank), moment)
+    actor, *servers = codes
+    assert servers[rank] == -signal.SIGKILL
+    assert actor in (1, 3)
+    assert error_of(run, "actor")["code"] == "R052"
+    for other in range(len(servers)):
+        if other != rank:
+            assert servers[other] in (1, 3)
+            said = error_of(run, "critic", other)
+            assert said["code"] in ("R054", "R057")
+            assert f"rank {rank} of this group went away" in said["message"]
+            assert "gloo" not in said["message"]
+
+
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(world: Any, tmp_path: Path) -> None:
     import toy_runs
 
