@@ -19,8 +19,9 @@ from runtime.place import Place, made_by, rows_file
 from runtime.problem import Problem
 from specc.plan import SERVE, Job, Role
 
-BULKY = ("shards", "checkpoint")
-"""Folders of a stage that may be discarded, besides its rows; a role's own checkpoints too."""
+BULKY = ("shards", "checkpoint", "data")
+"""Folders of a stage that may be discarded, besides its rows: what it made, and the tokens of what it read. A
+role's own checkpoints too."""
 
 GOING = ".discarded-"
 
