@@ -11,6 +11,7 @@ The tutorials' `while` loop (NeMo-Aligner, "Model Alignment by Offline methods")
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -259,3 +260,16 @@ class _Round:
 def _at(role: str) -> dict[str, str]:
     """Where the spec says what a single-role algorithm says at the top."""
     return {key: f"{role}{key}" for key in ("model", "nodes", "gpus", "parallel", "function")}
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead: two rounds over a handful of prompts, rewards not measured."""
+    reward = stage["roles"]["reward"]
+    found: dict[str, Any] = {"rounds": min(stage["rounds"], 2), **generate.smaller(stage)}
+    if stage.get("prompts_per_round"):
+        found["prompts_per_round"] = min(stage["prompts_per_round"], 4)
+    found |= {f"score.{key}": value for key, value in score.few(stage["score"]).items()}
+    source = reward.get("model", {}).get("from") if isinstance(reward.get("model"), Mapping) else None
+    if reward.get("standardise") and not isinstance(source, str):
+        found |= {"roles.reward.mean": 0.0, "roles.reward.std": 1.0}
+    return found

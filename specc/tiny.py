@@ -189,18 +189,28 @@ def _of_data(
     """Few of the rows that are here; generated ones of the same form in place of those that are not. The
     algorithm itself may say in which form: `subset`.
     """
+    several = isinstance(said, list)
+    small = [_few(rows, folder, chats, judged, subset) for rows in (said if several else [said])]
+    if any(rows is not None for rows in small):
+        given = [rows or before for rows, before in zip(small, said if several else [said], strict=True)]
+        yield _set(path, given if several else given[0])
+
+
+def _few(said: Any, folder: Path, chats: bool, judged: bool, subset: str | None) -> dict[str, Any] | None:
+    """A data set made small; None for one that another stage makes."""
     rows = {"path": said} if isinstance(said, str) else said
-    if not rows or "path" not in rows:
-        return
+    source = rows.get("from") if rows else None
+    elsewhere = isinstance(source, Mapping) and source.get("run") and not _is_here(source["run"], folder)
+    if not rows or ("path" not in rows and not elsewhere):
+        return None
     limit = min(rows.get("limit") or ROWS, ROWS)
-    if _is_here(rows["path"], folder):
-        yield _set(path, {**rows, "limit": limit})
-    else:
-        kept = {key: value for key, value in rows.items() if key not in ("path", "split", "subset")}
-        forms_itself = kept.get("prompt", "{input}") != "{input}"
-        form = {"format": "chat"} if chats and not judged and not forms_itself else {}
-        form = {"subset": subset} if subset else form
-        yield _set(path, {**kept, **form, "path": "builtin:arithmetic", "limit": limit})
+    if not elsewhere and _is_here(rows["path"], folder):
+        return {**rows, "limit": limit}
+    kept = {key: value for key, value in rows.items() if key not in ("path", "from", "split", "subset")}
+    forms_itself = kept.get("prompt", "{input}") != "{input}" or "format" not in kept
+    form = {"format": "chat"} if chats and not judged and not forms_itself else {}
+    form = {"subset": subset} if subset else form
+    return {**kept, **form, "path": "builtin:arithmetic", "limit": limit}
 
 
 def _is_here(path: str, folder: Path) -> bool:

@@ -9,7 +9,8 @@ Paper: arXiv:2308.08998.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from specc.graph import Stage
 from specc.makers import clerk_stage
@@ -40,3 +41,8 @@ class Spec(ClerkSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage of a clerk."""
     return [clerk_stage(spec, name, spec.above.model_dump(mode="json"))]
+
+
+def smaller(stage: Mapping[str, Any], section: str = "above") -> dict[str, Any]:
+    """What a tiny twin has instead: rewards of a random model say nothing, and some rows have to stay."""
+    return {f"{section}.threshold": -1e9, f"{section}.truncated": "keep"}

@@ -11,7 +11,8 @@ Paper: arXiv:2307.09288, 3.2.3.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from specc.graph import Stage
 from specc.makers import clerk_stage
@@ -42,3 +43,8 @@ class Spec(ClerkSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage of a clerk."""
     return [clerk_stage(spec, name, spec.best_of_n.model_dump(mode="json"))]
+
+
+def smaller(stage: Mapping[str, Any], section: str = "best_of_n") -> dict[str, Any]:
+    """What a tiny twin has instead: a model that has not learnt to end is cut each time."""
+    return {f"{section}.truncated": "keep"}

@@ -7,10 +7,12 @@ fine-tuning and of the comparisons. Paper: arXiv:2308.12050.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
+from specc import rounds
 from specc.algorithms import reward_prompt
 from specc.algorithms.mix import Part
 from specc.graph import Stage
@@ -78,3 +80,8 @@ def lower(spec: Spec, name: str) -> list[Stage]:
         weight=own.weight,
     )
     return unrolled(spec, name, selector)
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead."""
+    return rounds.smaller(stage)

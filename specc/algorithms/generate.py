@@ -12,6 +12,7 @@ Rows: {input, output, finish, sample, source}, the samples of a prompt one after
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -91,3 +92,15 @@ def settings(spec: Spec) -> dict[str, Any]:
         "max_prompt_tokens": spec.generate.max_prompt_tokens or 2048,
         "slice": slice.model_dump(mode="json") if slice else None,
     }
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead: a handful of prompts at a time, and one step or two."""
+    said = stage["generate"]
+    found: dict[str, Any] = {
+        "generate.samples": min(said["samples"], 2),
+        "generate.batch": min(said["batch"], 4),
+        "generate.max_prompt_tokens": min(said.get("max_prompt_tokens") or 2048, 256),
+    }
+    size = ((stage.get("data") or {}).get("slice") or {}).get("size")
+    return found | ({"data.slice.size": min(size, 4)} if size else {})

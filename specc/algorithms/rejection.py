@@ -6,8 +6,10 @@ them, keep the best, learn them. Paper: arXiv:2307.09288, 3.2.3.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from specc import rounds
 from specc.algorithms import best_of_n
 from specc.graph import Stage
 from specc.rounds import RoundsSpec, Selector, unrolled
@@ -31,3 +33,8 @@ class Spec(RoundsSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """Four stages a round."""
     return unrolled(spec, name, Selector(best_of_n.Spec, spec.rejection, path="rejection"))
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead."""
+    return rounds.smaller(stage) | best_of_n.smaller(stage, "rejection")

@@ -6,8 +6,10 @@ better rewards are standardised: `roles.reward.standardise`. Paper: arXiv:2308.0
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from specc import rounds
 from specc.algorithms import above
 from specc.graph import Stage
 from specc.rounds import RoundsSpec, Selector, unrolled
@@ -31,3 +33,8 @@ class Spec(RoundsSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """Four stages a round."""
     return unrolled(spec, name, Selector(above.Spec, spec.rest, path="rest"))
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead."""
+    return rounds.smaller(stage) | above.smaller(stage, "rest")

@@ -18,6 +18,7 @@ Rows: all that were read, with `reward`, and `attributes` {name: number} where t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -205,3 +206,23 @@ def settings(spec: Spec) -> dict[str, Any]:
     said = spec.score.model_dump(mode="json", exclude={"standardise", "attributes", "micro_batch"})
     by = spec.score.standardise
     return {"function": spec.function or "", **said, "standardise": by.way, "mean": by.mean, "std": by.std}
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead; a model that nobody validated knows no mean of its own."""
+    said = stage["score"]
+    found = {f"score.{key}": value for key, value in few(said).items()}
+    model = stage.get("model")
+    of_stage = isinstance(model, Mapping) and isinstance(model.get("from"), str)
+    if said["standardise"].get("by") == "model" and not of_stage:
+        found["score.standardise"] = {"mean": 0.0, "std": 1.0}
+    return found
+
+
+def few(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Short texts, few at a time."""
+    return {
+        "seq_length": min(said["seq_length"], 512),
+        "batch": min(said["batch"], 8),
+        "micro_batch": None,
+    }

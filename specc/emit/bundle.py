@@ -18,7 +18,7 @@ TARGETS = ("slurm", "local")
 
 _MADE_BY = "# Made by specc "
 _STARTERS = ("submit.sh", "run.sh")
-_OUR_SCRIPT = re.compile(r"\d\d-.+\.sbatch")
+_OUR_SCRIPT = re.compile(r"\d\d+-.+\.sbatch")
 
 
 LITTLE = {"exclusive": False, "cpus_per_task": 0, "mem": ""}
