@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 from specc.algorithms import self_rewarding
+from specc.algorithms.self_rewarding import smaller
 from specc.graph import Stage
 from specc.spec import judging
 from specc.spec.section import maths
+
+__all__ = ["Spec", "lower", "smaller"]
 
 
 class Meta(judging.Meta):

@@ -51,6 +51,9 @@ PROGRAM = "self_rewarding"
 JUDGE_WORDS, QUESTION_TOKENS = 150, 400
 """Tokens of a judgement, asked to have 100 words, and of the judge's template: for expected times."""
 
+TINY_STEPS, TINY_ROW, TINY_JUDGEMENT = 2, 2048, 16
+"""Of a tiny twin: steps of an iteration, tokens of a row, and of a judgement."""
+
 
 def _listed(value: Any) -> Any:
     """One number is one for all iterations."""
@@ -211,6 +214,23 @@ class Spec(TrainingSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage for each iteration."""
     return [_stage(spec, name, iteration) for iteration in range(1, spec.self_rewarding.iterations + 1)]
+
+
+def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tiny twin has instead: few responses, and rows with room for the judge's question in bytes."""
+    own, train = stage[PROGRAM], stage["train"]
+    most: dict[str, Any] = {
+        "train.steps": min(train.get("steps") or TINY_STEPS, TINY_STEPS),
+        "train.seq_length": min(train["seq_length"], TINY_ROW),
+        "train.validate_every": TINY_STEPS,
+        "train.save_every": 1,
+        f"{PROGRAM}.responses": min(own["responses"], 2),
+        f"{PROGRAM}.judgements": min(own["judgements"], 2),
+        f"{PROGRAM}.meta.batch": min(own["meta"]["batch"], 2),
+    }
+    if own["judge"].get("max_tokens"):
+        most[f"{PROGRAM}.judge.max_tokens"] = min(own["judge"]["max_tokens"], TINY_JUDGEMENT)
+    return most
 
 
 def _stage(spec: Spec, name: str, iteration: int) -> Stage:

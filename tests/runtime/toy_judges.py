@@ -1,4 +1,4 @@
-"""Plans of self-rewarding on a task that a tiny model learns in a few steps: to say what can be printed. The
+"""Plans of self-rewarding on a task that a tiny model learns in a few steps: to say `a`. The
 judge is the model itself, or a script that stands where the model speaks, so that all else is the real path.
 """
 
@@ -18,6 +18,7 @@ from specc.plan import Layout, Plan
 from specc.spec.judging import SCORE, WINNER
 
 TEMPLATE = "J{{ prompt }}|{{ response }}|"
+LIKES_A = "A{{ prompt }}|{{ response }}|"
 META = "M{{ prompt }}|{{ response }}|{{ judgement_a }}|{{ judgement_b }}|"
 OWN = {
     "iteration": 1,
@@ -59,14 +60,16 @@ def plan(
 
 
 def by_script(decode: Any, prompt: Sequence[int], key: int) -> str | None:
-    """What a scripted judge says: a point for each letter that can be printed, less a part that differs from
-    judgement to judgement; and that the longer one of two judgements is better. None for what is no question.
+    """What a scripted judge says: a point for each printable letter, or where asked so for each a, less a
+    part that differs from judgement to judgement; and that the longer of two judgements is better. None for
+    what is no question.
     """
     text = decode(list(prompt), skip_special=True)
     if match := re.search(r"M[q:]+\|(.*?)\|(.*?)\|(.*?)\|", text, re.DOTALL):
         return f"Winner: Judgement {'A' if len(match[2]) > len(match[3]) else 'B'}"
-    if match := re.search(r"J[q:]+\|(.*)\|", text, re.DOTALL):
-        points, slip = min(5, len(re.findall("[ -~]", match[1]))), key % 4
+    if match := re.search(r"([JA])[q:]+\|(.*)\|", text, re.DOTALL):
+        liked = "[ -~]" if match[1] == "J" else "a"
+        points, slip = min(5, len(re.findall(liked, match[2]))), key % 4
         return f"{'.' * (1 + slip)} Score: {max(points - slip / 4, 0)}"
     return None
 
