@@ -188,11 +188,20 @@ def _splits_as_numpy(tensor: Any, as_numpy: bool = False, record_stream: bool = 
 def _rotated(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Megatron's rotary positions without its copies of halves; what only other models have goes its way."""
 
+    last: list[Any] = [None, None, None, None]  # what the layer before asked for, where nothing is kept
+
+    def angles(freqs: Any, scale: float, dtype: Any) -> Any:
+        if last[0] is freqs and last[1:3] == [scale, dtype] and not torch.is_grad_enabled():
+            return last[3]
+        found = tuple((f(freqs) * scale).to(dtype) for f in (torch.cos, torch.sin))
+        last[:] = [None if torch.is_grad_enabled() else freqs, scale, dtype, found]
+        return found
+
     def rotated(t: Any, freqs: Any, *args: Any, **kwargs: Any) -> Any:
         if any(args) or kwargs.get("rotary_interleaved") or kwargs.get("multi_latent_attention"):
             return plain(t, freqs, *args, **kwargs)
-        scale, size = kwargs.get("mscale", 1.0), freqs.size(-1)
-        cos, sin = ((f(freqs) * scale).to(t.dtype) for f in (torch.cos, torch.sin))
+        size = freqs.size(-1)
+        cos, sin = angles(freqs, kwargs.get("mscale", 1.0), t.dtype)
         if size == t.size(-1):
             return fused.rotated(t, cos, sin)
         return torch.cat((fused.rotated(t[..., :size], cos, sin), t[..., size:]), dim=-1)

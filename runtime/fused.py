@@ -18,25 +18,31 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., h] over its root mean square, times weight [h]; all in the type of x."""
+    if not torch.is_grad_enabled():
+        return _normed(x, weight, eps)[0]
     return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
 
 
 def gated(x: Tensor, activation: str) -> Tensor:
     """f(a) * b of x [..., 2 f] = (a, b); `activation` is `swiglu` or `geglu` (with tanh)."""
+    if not torch.is_grad_enabled():
+        return _product(x, activation)
     return _Gated.apply(x, activation)  # type: ignore[no-any-return]
 
 
 def rotated(t: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """t cos + (-t2, t1) sin, of t [..., d] = (t1, t2); cos and sin have t's last size and broadcast."""
+    if not torch.is_grad_enabled():
+        return _turned(t, cos, sin, 1)
     return _Rotated.apply(t, cos, sin)  # type: ignore[no-any-return]
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        r = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        out, r = _normed(x, weight, eps)
         ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
@@ -55,8 +61,7 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(x)
         ctx.activation = activation
-        a, b = x.chunk(2, dim=-1)
-        return _activated(a, activation).mul_(b)
+        return _product(x, activation)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -71,6 +76,16 @@ class _Gated(torch.autograd.Function):
         else:
             torch.ops.aten.gelu_backward.grad_input(g * b, a, approximate="tanh", grad_input=of_a)
         return grad, None
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    r = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return (x * r).mul_(weight), r
+
+
+def _product(x: Tensor, activation: str) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return _activated(a, activation).mul_(b)
 
 
 def _activated(a: Tensor, activation: str) -> Tensor:

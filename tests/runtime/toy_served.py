@@ -85,7 +85,9 @@ def started(plan_file: str, groups: dict[str, int], ports: dict[str, list[int]],
 
 def over(plan_file: Path, name: str = "1") -> None:
     """What the launcher says when the first group has ended."""
-    (plan_file.parent / "ppo" / "attempts" / name / "over").touch()
+    attempt = plan_file.parent / "ppo" / "attempts" / name
+    attempt.mkdir(parents=True, exist_ok=True)  # a job that is finished already makes none
+    (attempt / "over").touch()
 
 
 def ports_of(groups: dict[str, int]) -> dict[str, list[int]]:
