@@ -21,9 +21,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import specc
@@ -76,9 +77,9 @@ class Switch:
         self.presses += 1  # nothing more: a signal may come in the middle of a print
 
 
-def missing_packages() -> list[str]:
-    """What is not installed of that which training needs, by its name on the package index."""
-    return [name for module, name in NEEDED.items() if not _importable(module)]
+def missing_packages(also: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """What is not installed of that which running needs, by its name on the package index."""
+    return [name for module, name in {**NEEDED, **also}.items() if not _importable(module)]
 
 
 def _importable(module: str) -> bool:

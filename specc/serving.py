@@ -27,6 +27,9 @@ GIB = 2**30
 MOST_ROWS, FEW_ROWS, SHORT = 64, 8, 4096
 """Answers at once at most; below so many the length is cut before the rows, though not below so much."""
 
+FULL = 0.9
+"""Share of a GPU that weights may take; the rest is for what is said."""
+
 FOREIGN = (
     ("*.nemo", ".nemo archive", "convert it to a Hugging Face folder with NeMo's own converter"),
     ("model_weights", "unpacked .nemo archive", "convert it to a Hugging Face folder with NeMo's converter"),
@@ -278,12 +281,12 @@ def _layout(shape: plan.Shape, wishes: Wishes, gpus: int, free_gib: float, bytes
             raise Refused("P012", f"{size} {what} do not divide by TP {tp}")
     if pp > shape.layers:
         raise Refused("P016", f"{shape.layers} layers cannot be cut into PP {pp} stages")
-    copies = 1 if gpus else world // (tp * pp) * tp * pp
-    if weights * copies / (tp * pp if gpus else 1) > free_gib:
-        message = f"the weights take {weights:,.1f} GiB"
-        where = f"a GPU has {free_gib:,.1f} GiB; use more with --gpus and --tp" if gpus else ""
-        where = where or f"this machine has {free_gib:,.1f} GiB free"
-        raise Refused("P031", f"{message} in {world} process(es), and {where}", outside=True)
+    if gpus and weights / (tp * pp) > FULL * free_gib:
+        message = f"a GPU would hold {weights / (tp * pp):,.1f} GiB of weights, and has {free_gib:,.1f} GiB"
+        raise Refused("P031", f"{message}; use more of them with --tp or --pp", outside=True)
+    if not gpus and (needed := weights * world / (tp * pp)) > free_gib:
+        message = f"the weights take {needed:,.1f} GiB, and this machine has {free_gib:,.1f} GiB free"
+        raise Refused("P031", message, outside=True)
     layers = () if shape.layers % pp == 0 else balanced(shape.layers, pp)
     return plan.Layout(tp=tp, pp=pp, dp=world // (tp * pp), stage_layers=layers)
 

@@ -32,7 +32,7 @@ def serve(options: argparse.Namespace) -> int:
     except serving.Refused as refused:
         verbs.talk(str(refused))
         return OUTSIDE if refused.outside else PROBLEMS
-    if missing := [*launch.missing_packages(), *(p for m, p in NEEDED.items() if not launch._importable(m))]:
+    if missing := launch.missing_packages(NEEDED):
         raise Outside(f"serving needs {', '.join(missing)}, not installed here; pip install 'specc[runtime]'")
     _warn_of_strangers(options)
     verbs.talk(_about(plan))
@@ -96,29 +96,31 @@ def _about(plan: Plan) -> str:
 
 @dataclass
 class Told(launch.Switch):
-    """Which signal asked to stop."""
+    """Which signal asked to stop. While the model is loaded nothing is answered, so once is enough."""
 
     last: int = 0
+    watch: Watch | None = None
 
     def _press(self, number: int, frame: Any) -> None:
         self.last = self.last or number
+        self.presses += 0 if self.watch and self.watch.said else 1
         super()._press(number, frame)
+
+    def watching(self, job: Job, attempt: Path) -> Callable[[], None]:
+        """What to do ten times a second: pass warnings on, and say once where the model answers."""
+        self.watch = Watch(attempt, job.roles[0].name)
+        return self.watch.tick
 
 
 def _served(plan: Plan, folder: Path) -> int:
     (folder / "plan.json").write_text(to_json(plan), encoding="utf-8")
     told = Told(on_first=lambda: verbs.talk("finishing what is being answered; Ctrl-C again ends it now"))
     with told.wired():
-        [end] = list(launch.run_jobs(plan, folder, Path.cwd(), told, watching))
+        [end] = list(launch.run_jobs(plan, folder, Path.cwd(), told, told.watching))
     if end.how == "failed":
         verbs.talk(end.message)
         return PROBLEMS if end.code == 1 else OUTSIDE
     return INTERRUPTED if told.last == signal.SIGINT else FINE
-
-
-def watching(job: Job, attempt: Path) -> Callable[[], None]:
-    """What to do ten times a second: pass warnings on, and say once where the model answers."""
-    return Watch(attempt, job.roles[0].name).tick
 
 
 @dataclass
