@@ -44,10 +44,11 @@ class ArithmeticRows:
         largest: int = 9,
         attributes: Sequence[str] = (),
         templates: Mapping[str, str] | None = None,
+        responses: int = sums.RESPONSES,
     ):
         self.seed, self.split, self.form = seed, split, form
         self.count, self.largest, self.attributes = count, largest, tuple(attributes) or ("reward",)
-        self.templates = dict(templates or {})
+        self.templates, self.responses = dict(templates or {}), responses
 
     def __len__(self) -> int:
         return self.count
@@ -56,6 +57,8 @@ class ArithmeticRows:
         draw = random.Random(f"{self.seed}/{self.split}/{index}")
         a, b = draw.randint(0, self.largest), draw.randint(0, self.largest)
         question, answer = f"{a}+{b}=", str(a + b)
+        if self.form == "steerlm2":
+            return sums.responses(draw, question, answer, self._wrong(draw, a + b), self.responses)
         if self.form in sums.FORMS:
             return sums.FORMS[self.form](draw, question, answer, self._wrong(draw, a + b))
         if self.form == "attributes":
@@ -111,7 +114,7 @@ class ArithmeticRows:
         return f"builtin:arithmetic: row {index + 1}"
 
     def fingerprint(self) -> str:
-        form = f"{self.form}/{len(self.attributes)}/{sorted(self.templates.items())}"
+        form = f"{self.form}/{self.responses}/{len(self.attributes)}/{sorted(self.templates.items())}"
         return f"arithmetic/{self.seed}/{self.split}/{form}/{self.count}/{self.largest}"
 
 
@@ -133,4 +136,7 @@ def generated(name: str, settings: Mapping[str, Any], seed: int) -> ArithmeticRo
     count = int(settings.get("limit") or ROWS)
     split, attributes = str(settings.get("split") or "train"), settings.get("attributes") or ()
     templates = {part: str(settings[part]) for part in TEMPLATES if settings.get(part)}
-    return ArithmeticRows(seed, split, form, count, attributes=attributes, templates=templates)
+    several = int(settings.get("responses") or sums.RESPONSES)
+    return ArithmeticRows(
+        seed, split, form, count, attributes=attributes, templates=templates, responses=several
+    )

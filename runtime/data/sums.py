@@ -16,7 +16,7 @@ SAYINGS = ("{answer}", "It is {answer}.", "{a} and {b} make {answer}.")
 """By verbosity: 0, 2, 4."""
 
 RESPONSES = 4
-"""Responses of a row of several."""
+"""Responses of a row of several, where nobody says how many."""
 
 
 def phrased(question: str, answer: str, length: int) -> str:
@@ -69,10 +69,12 @@ def conversation(draw: random.Random, question: str, right: str, wrong: str) -> 
     return steerlm.record([asked, steerlm.turn(steerlm.ASSISTANT, row["response"], line)])
 
 
-def responses(draw: random.Random, question: str, right: str, wrong: str) -> dict[str, Any]:
+def responses(
+    draw: random.Random, question: str, right: str, wrong: str, count: int = RESPONSES
+) -> dict[str, Any]:
     """Several answers of which the right ones have the asked mark, with three log-probabilities."""
     said = []
-    for number in range(RESPONSES):
+    for number in range(count):
         is_right = number == 0 or draw.random() < 0.3
         numbers = {
             "log(P(a|x,y))": -0.1 if is_right else -3.0,

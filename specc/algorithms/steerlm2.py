@@ -13,7 +13,8 @@ Wang et al. 2024, arXiv:2406.08673, section 5.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -69,4 +70,12 @@ def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage, one role."""
     role = training_role(spec, program="steerlm2")
     role = dataclasses.replace(role, global_batch=spec.train.global_batch * spec.steerlm2.responses)
-    return [training_stage(spec, name, role, settings={"steerlm2": spec.steerlm2.model_dump(mode="json")})]
+    stage = training_stage(spec, name, role, settings={"steerlm2": spec.steerlm2.model_dump(mode="json")})
+    count = {"responses": spec.steerlm2.responses}  # of generated rows
+    data = {use: rows and {**rows, **count} for use, rows in stage.data.items()}
+    return [dataclasses.replace(stage, data=data)]
+
+
+def stands_in(stage: Mapping[str, Any]) -> str:
+    """The form of generated rows that take the place of a data set which is not here."""
+    return "steerlm2"
