@@ -75,7 +75,7 @@ def wrong(
         if given is None:
             said.append(_unknown(stage, artifact, [name for name in parts if name != stage.name]))
         elif given.makes != artifact.kind:
-            said.append(_of_another_kind(artifact, given, parts))
+            said.append(_of_another_kind(stage, artifact, given, parts))
     return said
 
 
@@ -91,7 +91,9 @@ def _unknown(stage: Stage, artifact: Artifact, others: list[str]) -> Diagnostic:
     return Diagnostic("G001", "error", message, artifact.path, "no such stage", help)
 
 
-def _of_another_kind(artifact: Artifact, given: Stage, parts: Mapping[str, Sequence[Stage]]) -> Diagnostic:
+def _of_another_kind(
+    stage: Stage, artifact: Artifact, given: Stage, parts: Mapping[str, Sequence[Stage]]
+) -> Diagnostic:
     """Rows are asked of what trains, or a model of what makes rows."""
     name = artifact.stage
     if artifact.kind == "rows":
@@ -103,7 +105,8 @@ def _of_another_kind(artifact: Artifact, given: Stage, parts: Mapping[str, Seque
     fitting = [
         other
         for other, made in parts.items()
-        if other != name and any(part.makes == artifact.kind for part in made)
+        if any(part.makes == artifact.kind for part in made)
+        and not {name, stage.name} & {other, *(part.name for part in made)}
     ]
     what = "make rows" if artifact.kind == "rows" else "train a model"
     help = f"stages that {what}: {listed(fitting)}" if fitting else f"no stage of this spec would {what}"

@@ -4,8 +4,8 @@ What goes out is one stage: of one role that is asked and never learns, or of a 
 scores. Settings of the job:
     score      function       `module:name` or `builtin:NAME`; "" for a model
                merge          {attribute: weight}; {} where the model's `output.json` says
-               standardise    "" for not, "given" (by `mean` and `std`), "model" (by those of the reward model's
-                              validation, but for what is given), "rows" (by those of all rows scored here)
+               standardise    "" for not, "given" (by `mean` and `std`), "model" (by those of the reward
+                              model's validation, but for what is given), "rows" (by those of all these rows)
                mean, std      numbers or null
                clip           rewards are held between -clip and clip, after standardising; null for not
                prompt, response   templates of a row's fields; the text is one behind the other

@@ -44,7 +44,11 @@ def agreeing_weights(sources: tuple[Any, ...], key: str) -> None:
     said = [source.weight is not None for source in sources]
     if any(said) and not all(said):
         where = f"{key}[{said.index(False)}]"
-        raise conflict("some of the sources have a `weight` and this one has none", where, "give all one")
+        raise conflict(
+            "some of the sources have a `weight` and this one has none",
+            where,
+            "give every source one, or none",
+        )
 
 
 class Slice(Section):

@@ -54,13 +54,20 @@ def read(
 
 
 def _without_echoes(said: list[Diagnostic]) -> list[Diagnostic]:
-    """A key that is missing because it is misspelt is told once, where it stands."""
+    """A key that is missing because it is misspelt is told once, where it stands; and so is what is wrong with
+    an entry of a list, which without it has too few.
+    """
     meant = {
         join(parent(d.path), d.help.removeprefix("did you mean `").removesuffix("`?")): d
         for d in said
         if d.code == "T001" and d.help.startswith("did you mean `")
     }
-    return [d for d in said if d.code != "T005" or d.path not in meant]
+    return [
+        d
+        for d in said
+        if not (d.code == "T005" and d.path in meant)
+        and not (d.code == "T004" and any(o.path.startswith((f"{d.path}[", f"{d.path}.")) for o in said))
+    ]
 
 
 def in_order(said: Sequence[Diagnostic], source: Source) -> list[Diagnostic]:
