@@ -8,11 +8,15 @@ their own and leave when the first one has finished (the file OVER). Seconds eve
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
+import os
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from specc.plan import OVER, Group
 
@@ -107,9 +111,36 @@ def addresses(groups: Sequence[Group]) -> Addresses:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody holds at this moment."""
+    """Different ports that nobody holds at this moment, and that no other run of this user is given while
+    this process lives: a rank may bind its own only half a minute later.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
+        while len(found) < count:
+            probe = stack.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+            port = probe.getsockname()[1]
+            if _is_ours(port):
+                found.append(port)
+    return found
+
+
+_HELD: list[IO[str]] = []
+"""Files whose locks say which ports this process has given away."""
+
+
+def _is_ours(port: int) -> bool:
+    """Take the port's lock; where no file can be written there is none, and chance has to do."""
+    folder = Path(tempfile.gettempdir()) / f"specc-ports-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = open(folder / str(port), "w")  # noqa: SIM115 - held until this process ends
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return False
+    _HELD.append(lock)
+    return True

@@ -1,5 +1,8 @@
 """When a job of several groups is over, and who is to blame: rows of exit codes and seconds."""
 
+import subprocess
+import sys
+
 import pytest
 
 from specc.groups import ALONE_SECONDS, LEAVE_SECONDS, Verdict, addresses, free_ports
@@ -58,3 +61,16 @@ def test_ports_differ_and_only_servers_listen():
     assert where.variables(CRITIC)["SPECC_LISTEN"] == where.listen["critic"]
     assert addresses([ACTOR]).variables(ACTOR) == {}
     assert len(set(free_ports(50))) == 50
+
+
+def test_two_launchers_started_at_once_fifty_times_are_never_given_the_same_port():
+    """Each holds what it was given: an actor and a server need four ports, long before they bind them."""
+    drawn = "print(*[port for _ in range(50) for port in free_ports(4)], flush=True)"
+    said = f"from specc.groups import free_ports; {drawn}; input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", said], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    ours = [port for _ in range(50) for port in free_ports(4)]
+    theirs, _ = other.communicate("\n", timeout=60)
+    together = [*ours, *map(int, theirs.split())]
+    assert len(set(together)) == len(together) == 400
