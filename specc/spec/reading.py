@@ -54,8 +54,8 @@ def read(
 
 
 def _without_echoes(said: list[Diagnostic]) -> list[Diagnostic]:
-    """A key that is missing because it is misspelt is told once, where it stands; and so is what is wrong with
-    an entry of a list, which without it has too few.
+    """A key that is missing because it is misspelt is told once, where it stands; and so is what is wrong
+    with an entry of a list, which without it has too few.
     """
     meant = {
         join(parent(d.path), d.help.removeprefix("did you mean `").removesuffix("`?")): d
