@@ -109,7 +109,8 @@ def _of_another_kind(
         and not {name, stage.name} & {other, *(part.name for part in made)}
     ]
     what = "make rows" if artifact.kind == "rows" else "train a model"
-    help = (
+    none = f"no other stage of this spec would {what}"
+    help = f"stages that {what}: {listed(fitting)}" if fitting else none
         f"stages that {what}: {listed(fitting)}" if fitting else f"no other stage of this spec would {what}"
     )
     return Diagnostic("G004", "error", message, artifact.path, label, help)
