@@ -111,8 +111,6 @@ def _of_another_kind(
     what = "make rows" if artifact.kind == "rows" else "train a model"
     none = f"no other stage of this spec would {what}"
     help = f"stages that {what}: {listed(fitting)}" if fitting else none
-        f"stages that {what}: {listed(fitting)}" if fitting else f"no other stage of this spec would {what}"
-    )
     return Diagnostic("G004", "error", message, artifact.path, label, help)
 
 
