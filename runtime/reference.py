@@ -31,6 +31,7 @@ from runtime.batch import Batch, Bin, Sample
 from runtime.data.rows import local_path
 from runtime.dealing import by_sample, deal, gathered
 from runtime.frozen import Frozen
+from runtime.problem import Problem
 from runtime.weights import stage_of, take_weights
 from specc.plan import Role, Weights
 
@@ -79,7 +80,11 @@ def reference_of(run: Run, views: Sequence[Asked] = ()) -> Reference:
     """The reference as the plan has it. Collective; the model takes its own weights afterwards. `views` are
     data sets that it is asked about beside the run's own.
     """
-    role = next(role for group in run.job.groups if run.role in group.roles for role in group.roles[1:])
+    beside = (group.roles for group in run.job.groups if run.role in group.roles)
+    role = next((role for roles in beside for role in roles if role.name == NAME), None)
+    if role is None:
+        message = f"role `{run.role.name}` has no `{NAME}` in its processes; compile the spec again"
+        raise Problem("R001", message)
     if run.settings.get("reference") == "stored":
         return stored(run, role, views)
     own = Frozen(run.model) if _keeps_its_own(run, role) else None

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from runtime.batch import Batch, Bin, data_hash
 from runtime.data.stream import Stream
+from runtime.problem import Problem
 from runtime.reference import reference_of
 from runtime.tensors import text_sums
 
@@ -120,6 +121,10 @@ class Settings:
 
 def opening(run: Run) -> None:
     """Before anything is trained: the reference."""
+    name = run.program_settings(Settings).loss
+    if name not in LOSSES:
+        known = " or ".join(LOSSES)
+        raise Problem("R001", f"the plan's `dpo.loss` is `{name}`, expected {known}; compile the spec again")
     run.reference = reference_of(run)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ import toy_runs
 
 from specc.plan import Layout, Model, Plan, Role, Weights
 
-KINDS = {"dpo": "pairs", "kto": "verdicts", "orpo": "pairs"}
+KINDS = {"kto": "verdicts"}
+"""Programs that learn from something else than pairs."""
 OWN = {"truncation": "drop", "add_eos": True, "add_bos": False}
 DPO = {"loss": "dpo", "beta": 0.2, "eta": 1.0, "preference_weight": 1.0, "sft_weight": 0.0}
 DPO |= {"average_log_probs": False, "sft_average_log_probs": False, "reference": "swap"}
 KTO = {"beta": 0.2, "desirable_weight": 1.0, "undesirable_weight": 1.0, "reference": "swap"}
-ORPO = {"weight": 0.1, "sft_weight": 1.0}
-SETTINGS = {"dpo": DPO, "kto": KTO, "orpo": ORPO}
+SETTINGS = {"dpo": DPO, "kto": KTO}
 
 
 def plan(
@@ -36,13 +38,16 @@ def plan(
 ) -> Plan:
     """A plan of one model that learns from preferences, beside its reference where it has one."""
     sets = {"train": data, "validation": validation}
-    kind = KINDS[program]
+    kind = KINDS.get(program, "pairs")
     rows = {use: {"path": str(path), "kind": kind} if path else None for use, path in sets.items()}
-    settings = {program: OWN | SETTINGS[program] | (own or {}), "train": toy_runs.TRAIN | (train or {})}
+    settings = {
+        program: OWN | SETTINGS.get(program, {}) | (own or {}),
+        "train": toy_runs.TRAIN | (train or {}),
+    }
     found = toy_runs.plan(layout, program=program, weights=weights, train=train, **role)
     learner = found.jobs[0].roles[0]
     roles: tuple[Role, ...] = (learner,)
-    if program != "orpo":
+    if "reference" in settings[program]:
         model = dataclasses.replace(learner.model, weights=reference or learner.model.weights)
         roles = with_reference(learner, model)
     fields = {"roles": roles, "settings": settings, "data": rows} | (job or {})
@@ -101,3 +106,27 @@ def validated(folder: Path) -> list[dict[str, Any]]:
     """The lines of validation."""
     lines = (folder / "sft" / "metrics.jsonl").read_text().splitlines()
     return [line for line in map(json.loads, lines) if "validation_loss" in line]
+
+
+# ── real preferences ─────────────────────────────────────────────────────────────────────────────
+
+SHARED = Path(os.environ.get("SPECC_SHARED", Path(__file__).parents[3] / "shared"))
+PANDALM = SHARED / "data" / "pandalm-human-prefs" / "testset-v1.json"
+
+
+def real(folder: Path, prompt: int = 40) -> tuple[Path, Path]:
+    """PandaLM's pairs by the majority of three people: half of the instructions to learn from, the others to
+    test on. Of an instruction so many characters stay: most of a tiny model's window is for the answers.
+    """
+    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for row in json.loads(PANDALM.read_text(encoding="utf-8")):
+        votes = [row[f"annotator{i}"] for i in (1, 2, 3)]
+        better = next((side for side in (1, 2) if votes.count(side) >= 2), 0)
+        if not better:
+            continue
+        # one of the answers is `true` in their file
+        texts = {"chosen": str(row[f"response{better}"]), "rejected": str(row[f"response{3 - better}"])}
+        rewards = {"chosen_reward": votes.count(better), "rejected_reward": votes.count(3 - better)}
+        learnt = zlib.crc32(row["instruction"].encode()) % 2 == 0
+        parts[learnt].append({"prompt": f"{row['instruction'][:prompt]}\n", **texts, **rewards})
+    return written(folder / "learnt.jsonl", parts[True]), written(folder / "others.jsonl", parts[False])

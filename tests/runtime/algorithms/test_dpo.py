@@ -422,3 +422,26 @@ def test_stored_numbers_are_read_from_the_file_by_sample(tmp_path, rows):
             found = files.on(each).extra["reference"]
             assert found.tolist() == [each.id] * each.columns
             assert isinstance(found, np.memmap)
+
+
+# ── real preferences ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(
+    not toy_preferences.PANDALM.exists(),
+    reason="set SPECC_SHARED to the folder with data/pandalm-human-prefs",
+)
+def test_real_preferences_go_through_it(world, tmp_path):
+    learnt, others = toy_preferences.real(tmp_path)
+    train = {"steps": 12, "validate_every": 12, "seq_length": 192, "lr": 3e-3, "save_every": 0}
+    found = toy_preferences.plan(
+        learnt, Layout(dp=2), validation=others, own={"loss": "scale", "beta": 0.1},
+        train=train | {"packing": True}, global_batch=32, micro_batch=4,
+    )  # fmt: skip
+    lines = ran(world, tmp_path / "run", found)
+    [measured] = validated(tmp_path / "run")
+    assert lines[0]["rewards_all_std"] == 0.0
+    assert lines[-1]["kl"] > 0.01
+    assert sum(line["loss"] for line in lines[-4:]) < 4 * lines[0]["loss"]
+    assert 0.4 < measured["validation_acc"] < 0.8  # little can be learnt in twelve steps
+    assert measured["validation_chosen_lengths"] > 20
