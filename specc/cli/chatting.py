@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -105,6 +106,7 @@ def _reason(response: http.client.HTTPResponse) -> str:
 
 def chat(options: argparse.Namespace) -> int:
     """Talk until the end of the input; the exit code says how it ended."""
+    gc.enable()  # unlike most commands, this one may live for days
     with contextlib.ExitStack() as stack:
         key = os.environ.get("SPECC_API_KEY", "").strip()
         url = options.checkpoint
@@ -158,9 +160,16 @@ def served(options: argparse.Namespace, key: str) -> Iterator[str | int]:
     try:
         assert process.stdout
         url = process.stdout.readline().strip()
-        yield url or process.wait(END_SECONDS) or OUTSIDE
+        yield url or _code(process)
     finally:
         _end(process)
+
+
+def _code(process: subprocess.Popen[str]) -> int:
+    """Of a server that closed its output without a word; what is wrong it has said itself."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(END_SECONDS) or OUTSIDE
+    return OUTSIDE
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llamas
+import numpy as np
 
 from specc import serving
 from specc.plan import ANSWER, to_json
@@ -21,14 +21,53 @@ from specc.plan import ANSWER, to_json
 POSITIONS = 512
 
 
-def folder(path: Path, seed: int = 0, **changes: Any) -> Path:
-    """A random Llama of bytes in Hugging Face's form."""
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 259,
+    "max_position_embeddings": POSITIONS,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+
+
+def folder(path: Path, seed: int = 0) -> Path:
+    """A random Llama of bytes in Hugging Face's form, made without torch."""
+    from safetensors.numpy import save_file
+
     from runtime.tokenizer import ByteTokenizer
 
-    own = {"vocab_size": 259, "max_position_embeddings": POSITIONS, "bos_token_id": 256, "eos_token_id": 257}
-    llamas.saved(path, seed, **(own | changes))
+    draw = np.random.default_rng(seed)
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(LLAMA))
+    save_file({name: _drawn(draw, size) for name, size in _tensors()}, path / "model.safetensors")
     ByteTokenizer().save(path)
     return path
+
+
+def _drawn(draw: Any, size: tuple[int, ...]) -> Any:
+    return np.ones(size, np.float32) if len(size) == 1 else draw.normal(0, 0.1, size).astype(np.float32)
+
+
+def _tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
+    vocab, hidden, ffn, keys = 259, 64, 96, 32
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    for i in range(LLAMA["num_hidden_layers"]):
+        sizes = {"q_proj": (hidden, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
+        own = {f"self_attn.{name}": size for name, size in sizes.items()}
+        own |= {"self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (ffn, hidden)}
+        own |= {"mlp.up_proj": (ffn, hidden), "mlp.down_proj": (hidden, ffn)}
+        own |= {"input_layernorm": (hidden,), "post_attention_layernorm": (hidden,)}
+        yield from ((f"model.layers.{i}.{name}.weight", size) for name, size in own.items())
+    yield "model.norm.weight", (hidden,)
+    yield "lm_head.weight", (vocab, hidden)
 
 
 @dataclass(frozen=True)
@@ -79,7 +118,7 @@ def _ready(file: Path) -> str:
     return said["url"]
 
 
-def eventually(look: Any, codes: Future[Any] | None = None, seconds: float = 120) -> Any:
+def eventually(look: Any, codes: Future[Any] | None = None, seconds: float = 300) -> Any:
     """What `look` says once it does not raise; AssertionError when the processes end before."""
     deadline = time.monotonic() + seconds
     while True:
