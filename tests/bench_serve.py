@@ -6,7 +6,7 @@ A tiny random Llama on this machine's CPU; every request wants 32 tokens, drawn 
 they share the generator's batches; one at a time each is a batch of its own. Both take turns, twice each; the
 ratio of the sums counts, which a busy machine disturbs least.
 
-MEASURED
+Not measured yet on a machine that does nothing else.
 """
 
 from __future__ import annotations

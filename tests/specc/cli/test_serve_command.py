@@ -91,8 +91,9 @@ def test_a_conversation_through_a_pipe_answers_each_line_and_leaves_nothing(fold
     ]
     process.stdin.write("".join(f"{line}\n" for line in lines))
     process.stdin.flush()
-    time.sleep(3)
-    ranks = family(process)
+    deadline = time.monotonic() + 300
+    while not (ranks := family(process)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert ranks
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
