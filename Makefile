@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-compile bench-engine bench-generate bench-gsm8k bench-serve campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-ppo-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-steerlm bench-compile bench-engine bench-trl bench-generate bench-gsm8k bench-serve campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ campaign-rows-kill: .venv/.ready
 bench-rejection: .venv/.ready
 	$(BIN)/python tests/bench_rejection.py
 
+## make campaign-ppo-kill  20 kills of PPO's actor and critic; no prompt may be lost or repeated, no number may change
+campaign-ppo-kill: .venv/.ready
+	$(BIN)/python tests/campaign_ppo_kill.py --kills 20
+
 ## make campaign-twins  the tiny twin of every shipped spec, run to the end of its last stage
 campaign-twins: .venv/.ready
 	$(BIN)/python tests/campaign_twins.py
@@ -69,9 +73,17 @@ bench-ppo: .venv/.ready
 bench-dpo: .venv/.ready
 	$(BIN)/python tests/bench_dpo.py
 
+## make bench-steerlm  what a model of attributes learns of real answers, and whether a small policy can be steered
+bench-steerlm: .venv/.ready
+	$(BIN)/python tests/bench_steerlm.py
+
 ## make bench-engine   a training step here beside the same step of transformers
 bench-engine: .venv/.ready
 	$(BIN)/python tests/bench_engine.py
+
+## make bench-trl      SFT, reward-model and PPO steps here beside TRL's on real and on padded rows
+bench-trl: .venv/.ready
+	$(BIN)/python tests/bench_trl.py
 
 ## make bench-generate  generation here beside transformers' at mixed lengths
 bench-generate: .venv/.ready

@@ -26,6 +26,7 @@ from specc.plan import Layout, Plan
 
 STEPS, ROLLOUTS, PROMPTS = 6, 8, 16
 ROLES = ("actor", "critic")
+LIMIT = 600  # seconds of an attempt: a machine may be busy with other things
 MOMENTS = {
     "a response is there": ("runtime.far", "Far.ask", 9),
     "the judges have answered": ("runtime.algorithms.ppo", "lessons", 2),
@@ -86,7 +87,7 @@ def attempt(forks: Any, folder: Path, found: Plan, name: str, kill: Kill | None 
         if kill and not kill.moment:
             after_the_first_step(folder, list(workers.values()), kill.seconds)
             os.kill(workers[kill.group, kill.rank].pid, signal.SIGKILL)
-        codes = worlds.collect(pipes, 120)
+        codes = worlds.collect(pipes, LIMIT)
     except (worlds.WorldFailed, ProcessLookupError):
         if kill is None:
             raise
@@ -132,7 +133,7 @@ def doom(module: str, name: str, count: int) -> None:
 def after_the_first_step(folder: Path, workers: list[Any], seconds: float) -> None:
     """Wait until this attempt has saved a step, or a process has ended, and a little longer."""
     commits = folder / "run" / "ppo" / "commits"
-    before, limit = newest(commits), time.monotonic() + 60
+    before, limit = newest(commits), time.monotonic() + LIMIT
     while newest(commits) <= before and all(w.is_alive() for w in workers) and time.monotonic() < limit:
         time.sleep(0.01)
     time.sleep(seconds)
