@@ -61,8 +61,10 @@ def compile_spec(
     if done.experiment and tiny:
         from specc import tiny as tinies
 
-        twin = tinies.changes(experiments.resolved(done.experiment), folder, overrides)
-        done = _typed(Compilation(text), [*overrides, *twin])
+        resolved = experiments.resolved(done.experiment)
+        twin = tinies.changes(resolved, folder, overrides)
+        said = list(tinies.twin_words.stand_ins(twin, resolved, folder))
+        done = _typed(Compilation(text), [*overrides, *twin]).after(said)
     if (experiment := done.experiment) is None:
         return done
 

@@ -32,6 +32,8 @@ PARQUET = (".parquet", ".pq")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 KNOWN = (*TEXT, *PARQUET, *COMPRESSED)
 
+TRAINED = "builtin:words/"
+"""Before the family whose special tokens a small tokenizer has that is trained on the spot."""
 TOKENIZERS = "give `builtin:bytes`, a tokenizer.json, a SentencePiece .model, or a folder that holds one"
 
 BUILTIN = ("arithmetic",)
@@ -331,7 +333,7 @@ def _weights(name: str, path: str, folder: Path, strict: bool) -> Iterator[Diagn
 
 def _tokenizer(name: str, path: str, folder: Path, strict: bool) -> Iterator[Diagnostic]:
     if name.startswith("builtin:"):
-        if name != "builtin:bytes":
+        if name != "builtin:bytes" and not name.startswith(TRAINED):
             message = f"there is no tokenizer `{name}`"
             yield Diagnostic("G021", "error", message, path, "not known", TOKENIZERS)
         return

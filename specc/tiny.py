@@ -1,7 +1,7 @@
 """The tiny twin of a spec: the same stages, roles, settings and files; everything large made small.
 
 A model keeps what is peculiar to its family (norm, activation, biases, experts, heads shared or not) and
-shrinks to two layers with random weights and the byte tokenizer. Steps, batches and lengths shrink, pins of
+shrinks to two layers with random weights. Steps, batches and lengths shrink, pins of
 layouts and nodes go, an engine that needs a GPU gives way to the training weights, and data that is not on
 this machine becomes generated rows of the declared form, with the fields that the templates name; data that
 is here is read as the spec says, so that a wrong key or template is found. Groups of roles stay apart, as
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from specc import algorithms, models
+from specc import algorithms, models, twin_words
 from specc.plan import Shape
 from specc.spec import section as sections
 
@@ -59,6 +59,7 @@ def changes(resolved: Mapping[str, Any], folder: Path, asked: Sequence[str] = ()
     stages = resolved.get("stages")
     parts = {f"stages.{name}.": stage for name, stage in stages.items()} if stages else {"": resolved}
     found = [change for prefix, stage in parts.items() for change in _of_stage(stage, prefix, folder)]
+    found = twin_words.on_the_rows(found, parts.values(), folder)
     kept = {path for path in (override.partition("=")[0] for override in asked) if "train." in path}
     return [change for change in found if change.partition("=")[0] not in kept]
 
@@ -171,7 +172,9 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
         return
     small = {key: value for key, value in dataclasses.asdict(shrunk(model.shape)).items() if value != {}}
     kept = {key: said[key] for key in ("chat_template",) if isinstance(said, Mapping) and said.get(key)}
-    yield _set(path, {"shape": small, **kept})
+    if (words := twin_words.tokenizer_of(model, folder)) == model.tokenizer:
+        small["vocab"] = model.shape.vocab  # it is here, and has all its entries
+    yield _set(path, {"shape": small, **kept, **({"tokenizer": words} if words else {})})
 
 
 def _are_judged(stage: Mapping[str, Any]) -> bool:

@@ -165,3 +165,46 @@ def test_every_shipped_spec_has_a_twin_with_the_same_stages(spec):
     assert small.plan, small.diagnostics
     assert [job.name for job in small.plan.jobs] == [job.name for job in large.plan.jobs]
     assert [job.depends_on for job in small.plan.jobs] == [job.depends_on for job in large.plan.jobs]
+
+
+def test_a_tokenizer_that_is_absent_is_trained_with_the_marks_of_its_family(twin):
+    names = {
+        "llama3-70b": "llama3",
+        "llama2-7b": "llama2",
+        "qwen3-8b": "qwen",
+        "gemma-7b": "gemma",
+        "mixtral-8x7b": "mistral",
+        "nemotron4-340b": "nemotron",
+        "gpt3-5b": "gpt",
+    }
+    for name, family in names.items():
+        (role,) = twin(name=name).jobs[0].roles
+        assert role.model.tokenizer == f"builtin:words/{family}"
+        assert role.model.shape.vocab == 512
+    assert twin(name="tiny-llama").jobs[0].roles[0].model.tokenizer == "builtin:bytes"
+
+
+def test_it_is_trained_on_the_rows_that_are_here(twin, tmp_path):
+    said = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    (tmp_path / "rows.jsonl").write_text(said * 100)
+    (role,) = twin(data="rows.jsonl").jobs[0].roles
+    assert role.model.tokenizer == f"builtin:words/llama3{tmp_path / 'rows.jsonl'}"
+
+
+def test_a_tokenizer_that_is_here_stays_with_its_whole_vocabulary(twin, tmp_path):
+    (tmp_path / "words.json").write_text("{}")
+    model = f"{{name: llama3-70b, tokenizer: {tmp_path / 'words.json'}}}"
+    (role,) = twin(overrides=[f"model={model}"]).jobs[0].roles
+    assert role.model.tokenizer == str(tmp_path / "words.json")
+    assert role.model.shape.vocab == 128256
+
+
+def test_what_stands_in_for_something_is_said(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(SPEC.replace("NAME", "llama3-70b").replace("DATA", "nowhere.jsonl"))
+    said = [
+        (d.code, d.severity, d.path, d.message) for d in compile_spec(path, tiny=True, here=True).diagnostics
+    ]
+    rows = "data.train `nowhere.jsonl` is not on this machine: the twin reads generated rows"
+    assert ("G010", "warning", rows) in said
+    assert any("a small one with the special tokens of llama3 is trained" in message for *_, message in said)
