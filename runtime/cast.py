@@ -116,11 +116,13 @@ def fit_critic(
     run: Run, engine: Engine, role: Role, lessons: Sequence[Lesson], step: int
 ) -> dict[str, float]:
     """Let a critic learn a step's lessons, at its own rate of that step."""
-    updates = -(-int(run.settings["rollouts"]) // role.global_batch)
+    epochs = int((run.job.settings.get("critic") or {}).get("epochs") or 1)
+    updates = epochs * -(-int(run.settings["rollouts"]) // role.global_batch)
     rate = learning_rate(max(step, 0) * updates, run.max_steps * updates, train_of(run, "critic"))
     clip = float(run.settings.get("value_clip") or 0.0)
     table = table_of(role, engine, run.pad_id)
-    return critic.fit(engine, lessons, table=table, global_batch=role.global_batch, clip=clip, rate=rate)
+    how = {"table": table, "global_batch": role.global_batch, "clip": clip, "rate": rate}
+    return critic.fit(engine, lessons, **how, epochs=epochs)
 
 
 def save_critic(run: Run, engine: Engine, step: int) -> None:

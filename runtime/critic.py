@@ -1,4 +1,4 @@
-"""What a critic does with what it is taught: one pass over a step's lessons, an optimizer step a slice.
+"""What a critic does with what it is taught: passes over a step's lessons, an optimizer step a slice.
 
 The critic of these processes and the one that serves others learn by this one function, so it does not
 matter to the numbers where it lives.
@@ -20,15 +20,23 @@ from runtime.judges import Lesson
 
 
 def fit(
-    engine: Engine, lessons: Sequence[Lesson], *, table: Table, global_batch: int, clip: float, rate: float
+    engine: Engine,
+    lessons: Sequence[Lesson],
+    *,
+    table: Table,
+    global_batch: int,
+    clip: float,
+    rate: float,
+    epochs: int = 1,
 ) -> dict[str, float]:
-    """Learn from `lessons` in their order, `global_batch` at a time; the last slice may be smaller.
+    """Learn from `lessons` in their order, `global_batch` at a time; the last slice may be smaller. Each of
+    the `epochs` does the same: returns and old values stay.
 
     A slice's loss is the mean over all its tokens that count; a slice in which none counts teaches nothing.
     The metrics are means over the slices. Collective.
     """
     said: list[dict[str, float]] = []
-    for start in range(0, len(lessons), global_batch):
+    for start in [*range(0, len(lessons), global_batch)] * epochs:
         part = lessons[start : start + global_batch]
         counted = sum(float(np.sum(lesson.mask)) for lesson in part)
         if not counted:

@@ -137,6 +137,16 @@ class WeightsAndBiases:
         self.run.finish()
 
 
+def sinks(folder: Path, train: dict[str, Any], step: int, name: str, settings: dict[str, Any]) -> list[Sink]:
+    """Where a role's numbers go, as its section `train` says: lines in `folder`, TensorBoard, W&B."""
+    found: list[Sink] = [JsonLines(folder / "metrics.jsonl")]
+    if train.get("tensorboard"):
+        found.append(TensorBoard(folder / "tensorboard", step))
+    if train.get("wandb"):
+        found.append(WeightsAndBiases(train["wandb"], folder, name, settings))
+    return found
+
+
 def stable_id(folder: Path) -> str:
     """A run's id: a hash of where it lies."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]

@@ -301,11 +301,5 @@ class Run:
             sink.write(values)
 
     def _open_sinks(self) -> list[metrics.Sink]:
-        folder = self.place.role
-        sinks: list[metrics.Sink] = [metrics.JsonLines(folder / "metrics.jsonl")]
-        if self.train.get("tensorboard"):
-            sinks.append(metrics.TensorBoard(folder / "tensorboard", self.step))
-        if self.train.get("wandb"):
-            name = f"{self.plan.name}/{self.job.stage}"
-            sinks.append(metrics.WeightsAndBiases(self.train["wandb"], folder, name, dict(self.job.settings)))
-        return sinks
+        name, settings = f"{self.plan.name}/{self.job.stage}", dict(self.job.settings)
+        return metrics.sinks(self.place.role, self.train, self.step, name, settings)

@@ -64,6 +64,7 @@ class Bench:
     limit: int  # tokens of a row at most
     critic: Critic | None = None
     reward: Reward | None = None
+    encode: Callable[[str], list[int]] | None = None  # text to tokens, as prompts are
     saved: int | None = field(default=None, init=False)
 
     def verbs(self) -> dict[str, Callable[[Tensors], Tensors]]:
@@ -78,9 +79,10 @@ class Bench:
     def infer(self, inputs: Tensors) -> Tensors:
         """Values, and scores where there is a reward model."""
         assert self.critic is not None
-        rows = self._rows(inputs["tokens"], inputs["sequence_lengths"])
+        tokens_BS, lengths_B1 = self._tokens(inputs)
+        rows = self._rows(tokens_BS, lengths_B1)
         found = heard(self.critic.engine, [row.read_out() for row in rows], self.critic.table)
-        values_BS = np.zeros(inputs["tokens"].shape, np.float32)
+        values_BS = np.zeros(tokens_BS.shape, np.float32)
         for row in rows:
             values_BS[row.id, : len(row.tokens)] = found[row.id][:, 0]
         answer = {"values": _finite("value", values_BS)}
@@ -91,7 +93,7 @@ class Bench:
     def judge(self, inputs: Tensors) -> Tensors:
         """Scores, and what they are made of where the head has several attributes."""
         assert self.reward is not None
-        said = self.reward.says(self._rows(inputs["tokens"], inputs["sequence_lengths"]))
+        said = self.reward.says(self._rows(*self._tokens(inputs)))
         answer = {"rewards": self._scores(said)}
         if said.shape[1] > 1:
             answer["attributes"] = said.astype(np.float32)
@@ -148,6 +150,29 @@ class Bench:
         if max_steps < 1:
             raise Refused(f"`schedule` says {max_steps} steps in all, but must say 1 or more")
         return step, max_steps
+
+    def _tokens(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Tokens [B, S] and how many each row has [B, 1], as they came or from `sentences`."""
+        sentences = inputs.get("sentences")
+        given = [name for name in ("tokens", "sequence_lengths") if name in inputs]
+        if sentences is None:
+            if len(given) < 2:
+                raise Refused("a request needs `tokens` and `sequence_lengths`, or `sentences`")
+            return inputs["tokens"], inputs["sequence_lengths"]
+        if given:
+            raise Refused(f"a request has either `sentences` or `{given[0]}`, not both")
+        if self.encode is None:
+            raise Refused("these models have no tokenizer; send `tokens`")
+        lines = []
+        for i, sentence in enumerate(sentences[:, 0]):
+            try:
+                lines.append(self.encode(bytes(sentence).decode("utf-8")))
+            except UnicodeDecodeError as error:
+                raise Refused(f"sentence {i} is not UTF-8: {error.reason} at byte {error.start}") from None
+        tokens_BS = np.zeros((len(lines), max(map(len, lines), default=0)), np.int64)
+        for row_S, line in zip(tokens_BS, lines, strict=True):
+            row_S[: len(line)] = line
+        return tokens_BS, np.array([len(line) for line in lines], np.int64)[:, None]
 
     def _rows(self, tokens_BS: Array, lengths_B1: Array, least: int = 1) -> list[Rollout]:
         """The rows as rollouts whose id is their number; Refused names the first that no model can take."""

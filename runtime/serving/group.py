@@ -12,7 +12,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from runtime.algorithms.serve import Bench, Critic, Reward
     from runtime.engine import Engine
     from runtime.judges import Lesson
+    from runtime.metrics import Sink
     from runtime.parallel import Parallel
+    from runtime.tokenizer import Tokenizer
 
 TOKEN = "token"
 """The file in the attempt's folder that lets clients in."""
@@ -85,6 +87,7 @@ class Loading:
     pad_id: int = 0
     max_steps: int = 0
     step: int = 0
+    sinks: list[Sink] = field(default_factory=list)  # of the critic's metrics
 
     @property
     def role(self) -> Role:
@@ -123,7 +126,8 @@ class Loading:
                 raise Problem("R001", f"{message} `{self.role.name}` of {self.role.layout}; compile again")
         own = parallel.start(self.role.layout, cluster.backend, cluster.device, seconds, self.plan.seed)
         self.say(f"{self.plan.name}/{self.job.stage}: {self.role.layout} on {self.place.world} processes")
-        self.pad_id = tokenizer.load(self.role.model.tokenizer).pad_id
+        words = tokenizer.load(self.role.model.tokenizer)
+        self.pad_id = words.pad_id
         roles = {role.name: role for role in self.group.roles}
         critic = self._critic(roles["critic"], own) if "critic" in roles else None
         reward = self._reward(roles["reward"], own) if "reward" in roles else None
@@ -132,17 +136,26 @@ class Loading:
         shapes = [role.model.shape for role in self.group.roles]
         limit = min(shape.max_positions for shape in shapes)
         limit = min(int(self.train.get("seq_length") or limit), limit)
-        return Bench(min(shape.vocab for shape in shapes), limit, critic, reward)
+        vocab = min(shape.vocab for shape in shapes)
+        return Bench(vocab, limit, critic, reward, partial(self._encoded, words))
 
     def close(self, bench: Bench) -> None:
         """Leave what the run took."""
         from runtime import measured
 
+        for sink in self.sinks:
+            sink.close()
         if bench.critic is not None:
             self.step = bench.critic.step
             measured.write(self)  # type: ignore[arg-type]
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
+
+    def _encoded(self, words: Tokenizer, text: str) -> list[int]:
+        """A sentence's tokens, begun as prompts are."""
+        begins = (self.job.settings.get("generate") or {}).get("add_bos")
+        first = [words.bos_id] if begins and words.bos_id is not None else []
+        return first + words.encode(text)
 
     def _critic(self, role: Role, own: Parallel) -> Critic:
         """The critic with its first weights."""
@@ -194,6 +207,10 @@ class Loading:
         scoring = scoring_of(section, role, self.place.run_folder)
         return Reward(asked, cast.table_of(role, self.model, self.pad_id), scoring)
 
+    def _tell(self, line: dict[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(line)
+
     def _resume(self, critic: Critic) -> None:
         """Go on from the newest step that all roles have saved, and append to its metrics."""
         from runtime import checkpoint, metrics
@@ -206,4 +223,6 @@ class Loading:
         if self.place.is_first:
             file = self.place.role / "metrics.jsonl"
             metrics.cut_to_step(file, critic.step, self.place.attempt / self.role.name)
-            critic.tell = metrics.JsonLines(file).write
+            name, settings = f"{self.plan.name}/{self.job.stage}/{self.role.name}", dict(self.job.settings)
+            self.sinks = metrics.sinks(self.place.role, self.train, critic.step, name, settings)
+            critic.tell = self._tell

@@ -1,6 +1,7 @@
 """What can be asked of a group that serves, by name and tensor.
 
-    critic_infer   tokens INT64 [B, S], sequence_lengths INT64 [B, 1]
+    critic_infer   tokens INT64 [B, S], sequence_lengths INT64 [B, 1]; or sentences BYTES [B, 1] in UTF-8,
+                   which the server turns into tokens
                    -> values FP32 [B, S], V after each token, 0 behind a row's end
                       rewards FP32 [B, 1], where the reward model lives here too
     reward_model   the same -> rewards FP32 [B, 1]; attributes FP32 [B, k], where the head has several
@@ -13,19 +14,25 @@ Standard library and numpy only, so that a server lives before its models' libra
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from runtime.serving.app import Served, Tensor
 
 INFER, TRAIN, SAVE, REWARD = "critic_infer", "critic_train", "critic_save", "reward_model"
 
-ROWS = (Tensor("tokens", "INT64", (-1, -1)), Tensor("sequence_lengths", "INT64", (-1, 1)))
+TOKENS, LENGTHS = Tensor("tokens", "INT64", (-1, -1)), Tensor("sequence_lengths", "INT64", (-1, 1))
+ROWS = (
+    dataclasses.replace(TOKENS, optional=True),
+    dataclasses.replace(LENGTHS, optional=True),
+    Tensor("sentences", "BYTES", (-1, 1), optional=True),  # instead of both
+)
 VALUES, REWARDS = Tensor("values", "FP32", (-1, -1)), Tensor("rewards", "FP32", (-1, 1))
 ATTRIBUTES = Tensor("attributes", "FP32", (-1, -1))
 LESSONS = (
-    Tensor("tokens", "INT64", (-1, -1)),
+    TOKENS,
     *(Tensor(name, "FP32", (-1, -1)) for name in ("returns", "prev_values", "mask")),
-    Tensor("sequence_lengths", "INT64", (-1, 1), optional=True),  # else a row ends where its mask does
+    dataclasses.replace(LENGTHS, optional=True),  # else a row ends where its mask does
     Tensor("schedule", "INT64", (2,), optional=True),  # the step that this belongs to, and of how many
 )
 LEARNT = (

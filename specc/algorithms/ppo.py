@@ -23,7 +23,7 @@ Settings of the job, each complete
                `global_batch` is rows per optimizer step
     ppo        the fields of `ppo` and `ppo.kl` flat: kl, kl_estimator, kl_in, kl_target, kl_horizon, ...
     generate   the sampling and the engine; `max_prompt_tokens` is said
-    critic     {train: as `train`}: its own rates
+    critic     {train: as `train`, epochs}: its own rates, and its passes over a step where it is not one
     reward     {function, merge, standardise, mean, std, clip}; `function` is "" for a model.
                `merge` is by attribute of the role's model, {} where that model's `output.json` says
     serve      {batch: rows of one request, timeout_seconds, start_timeout_seconds}: requests are cut by index
@@ -61,6 +61,7 @@ from specc.spec.online import OnlineSpec
 from specc.spec.roles import Actor, Critic, Reference, Scorer, as_data
 from specc.spec.section import Section, maths, maths_fields
 from specc.spec.section import placement as placed
+from specc.spec.train import Train
 from specc.spec.units import conflict
 
 SERVE = "serve"
@@ -209,7 +210,7 @@ def online_stages(spec: OnlineSpec, name: str, more: Mapping[str, Any]) -> list[
                 "train": train_settings(trains["actor"]),
                 spec.algorithm: _flat(spec.own) | dict(more),
                 "generate": _generate(spec),
-                **({"critic": {"train": train_settings(trains["critic"])}} if spec.critic else {}),
+                **({"critic": _critic(spec.critic, trains["critic"])} if spec.critic else {}),
                 "reward": _reward(spec),
                 "serve": {"batch": 0, "timeout_seconds": 3600, "start_timeout_seconds": 3600},
             },
@@ -312,6 +313,11 @@ def _flat(own: Any) -> dict[str, Any]:
 def _generate(spec: OnlineSpec) -> dict[str, Any]:
     said = spec.generate.model_dump(mode="json")
     return said | {"max_prompt_tokens": spec.generate.prompt_tokens(spec.train.seq_length)}
+
+
+def _critic(critic: Critic, train: Train) -> dict[str, Any]:
+    passes = {"epochs": critic.epochs} if critic.epochs else {}
+    return {"train": train_settings(train)} | passes
 
 
 def _reward(spec: OnlineSpec) -> dict[str, Any]:

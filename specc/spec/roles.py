@@ -125,6 +125,9 @@ class Critic(Placed):
     model: Model | None = maths(None)
     """Model to start from; left out, the reward model (the actor's model, where the reward is a function)."""
 
+    epochs: int | None = maths(None, ge=1, le=1000)
+    """Passes over the rollouts of a step, each of which learns all of them once; left out, one."""
+
     train: CriticRates = maths(CriticRates())
     """Its optimizer where it differs from `train`."""
 

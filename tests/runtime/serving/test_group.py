@@ -43,7 +43,7 @@ class Asker:
     def ask(self, model: str, id: str = "", **inputs: Any) -> dict[str, np.ndarray]:
         tensors = []
         for name, value in inputs.items():
-            kind = "FP32" if value.dtype == np.float32 else "INT64"
+            kind = {"f": "FP32", "O": "BYTES"}.get(value.dtype.kind, "INT64")
             tensors.append(triton.InferInput(name, list(value.shape), kind))
             tensors[-1].set_data_from_numpy(value)
         headers = {"Authorization": f"Bearer {self.token}"}
@@ -525,3 +525,52 @@ def test_roles_that_live_with_others_are_not_started_alone(world: Any, tmp_path:
 
     file = toy_runs.written(tmp_path / "run", toy_served.plan(toy_ppo.prompts(tmp_path)))
     assert world(1, toy_ppo.attempt, str(file), "1", "reward") == [1]
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+SENTENCES = ["What is it?", "Grüße, 世界", "x"]
+
+
+def sentences(lines: list[bytes] | None = None) -> dict[str, np.ndarray]:
+    """As an annotation client sends them: UTF-8, a line each."""
+    given = lines or [line.encode() for line in SENTENCES]
+    return {"sentences": np.array(given, dtype=np.object_)[:, None]}
+
+
+def test_the_stock_client_sends_text_and_gets_what_its_tokens_get(
+    world: Any, tmp_path: Path, asker: Any, folder: Path
+) -> None:
+    from runtime import tokenizer
+
+    encoded = [tokenizer.load("builtin:bytes").encode(line) for line in SENTENCES]
+    tokens = np.zeros((3, max(map(len, encoded))), np.int64)
+    for row, line in zip(tokens, encoded, strict=True):
+        row[: len(line)] = line
+    lengths = np.array([[len(line)] for line in encoded])
+    run = tmp_path / "run"
+    with toy_served.serving(world, run, plan_in(folder, run, train={"tensorboard": True})) as found:
+        server = asker(*found)
+        for name in ("critic_infer", "reward_model"):
+            said = server.ask(name, **sentences())
+            wanted = server.ask(name, tokens=tokens, sequence_lengths=lengths)
+            assert said.keys() == wanted.keys()
+            assert all(np.array_equal(said[key], wanted[key]) for key in said)
+        alone = server.ask("reward_model", **sentences([SENTENCES[1].encode()]))  # one at a time, as it does
+        assert alone["rewards"].shape == (1, 1)
+        assert abs(alone["rewards"][0, 0] - wanted["rewards"][1, 0]) < 1e-5
+        bad = [
+            (sentences([b"fine", b"\xff\xfe"]), "sentence 1 is not UTF-8: invalid start byte at byte 0"),
+            (sentences([b""]), "row 0 is said to have 0 tokens"),
+            (sentences([b"a" * 4000]), "row 0 has 4000 tokens, and the model takes 24"),
+            ({**sentences(), "tokens": tokens}, "either `sentences` or `tokens`, not both"),
+            ({"tokens": tokens}, "needs `tokens` and `sequence_lengths`, or `sentences`"),
+        ]
+        for inputs, words in bad:
+            with pytest.raises(InferenceServerException, match=words):
+                server.ask("reward_model", **inputs)
+        server.ask("critic_train", **lessons(4, 8), schedule=np.array([0, 3]))
+    events = list((run / "ppo" / "critic" / "tensorboard").glob("events.*"))
+    assert events
+    assert any(b"grad_norm" in file.read_bytes() for file in events)
