@@ -39,6 +39,7 @@ class Settings:
     attributes: Sequence[str] = ()  # helpsteer*: those taken; regression: their order; empty: all
     label: Mapping[str, int] = field(default_factory=dict)  # ask: marks that answers are to have
     least: Mapping[str, float] = field(default_factory=dict)  # keep: marks that an answer has at least
+    truncated: str = "drop"  # drop | keep: answers that were cut at their limit (answers)
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def _conditioned(row: Row, where: str, settings: Settings) -> Found:
 
 
 def _answered(row: Row, where: str, settings: Settings) -> Found:
-    """What was cut at the length says nothing of how an answer ends, and is left out."""
-    if row.get("finish") == "length":
+    """What was cut at its limit says nothing of how an answer ends, and is left out unless it is wanted."""
+    if row.get("finish") == "length" and settings.truncated == "drop":
         return Found(dropped="cut_at_the_length")
     talk = steerlm.answered(row, where)
     return Found([talk]) if talk["conversations"][-1]["value"].strip() else Found(dropped="empty_answers")

@@ -6,6 +6,7 @@ What goes out is one stage of a clerk. Settings of the job, each said:
                attributes   names, in order; [] for the form's own
                label        {attribute: mark}, of `ask`
                least        {attribute: mark}, of `keep`
+               truncated    drop | keep, of `answers`
 Data: `rows`; a data set that the hub has in splits is asked for the one that the form's split means.
 Rows: conversations {conversations, system, mask, type} for oasst, helpsteer, helpsteer2,
 helpsteer2_preference (two, one after the other), ask (with `label`), answers and keep; {text, label} for
@@ -73,6 +74,9 @@ class Prepare(Section):
     least: dict[Given, float] = maths({})
     """Mark that the last answer has at least, by attribute (keep)."""
 
+    truncated: Literal["drop", "keep"] | None = maths(None)
+    """Whether an answer that was cut at its limit is taken (answers); left out, it is dropped."""
+
     @model_validator(mode="after")
     def _says_what_its_form_needs(self) -> Prepare:
         belongs = {
@@ -80,6 +84,7 @@ class Prepare(Section):
             "attributes": ("helpsteer", "helpsteer2", "regression"),
             "label": ("ask",),
             "least": ("keep",),
+            "truncated": ("answers",),
         }
         for key, forms in belongs.items():
             if getattr(self, key) and self.form not in forms:
@@ -122,7 +127,8 @@ class Spec(ClerkSpec):
 def lower(spec: Spec, name: str) -> list[Stage]:
     """One stage of a clerk."""
     said = spec.prepare
-    settings = said.model_dump(mode="json") | {"split": said.split or "train"}
+    plain = {"split": said.split or "train", "truncated": said.truncated or "drop"}
+    settings = said.model_dump(mode="json") | plain
     stage = rows_stage(spec, name, clerk("prepare"), settings, {"rows": spec.data.rows})
     stage.data["rows"].update(_where_it_lies(spec.data.rows, settings))
     return [stage]

@@ -106,6 +106,9 @@ class Steerlm(Section):
     least: dict[Given, float] = maths({})
     """Marks that an answer has at least to be learnt, by the model of attributes; left out, all are."""
 
+    truncated: Literal["drop", "keep"] = maths("drop")
+    """Whether an answer that was cut at its limit is learnt in bootstrapping."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The attributes, said or not."""
@@ -216,7 +219,9 @@ def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
     train = stage["roles"]["reward"].get("train") or {}
     few = {key: limit for key, limit in most.items() if (train.get(key) or 0) > limit}
     few |= {"steps": min(train.get("steps") or most["steps"], most["steps"]), "micro_batch": None}
-    return {f"roles.reward.train.{key}": value for key, value in few.items()}
+    found: dict[str, Any] = {f"roles.reward.train.{key}": value for key, value in few.items()}
+    rounds = min(stage["steerlm"]["rounds"], 2)  # of answers by a model that has not learnt to end
+    return found | {"steerlm.rounds": rounds, "steerlm.truncated": "keep", "steerlm.least": {}}
 
 
 class _Steps:
@@ -249,10 +254,11 @@ class _Steps:
         before = self.named("train" if number == 1 else f"{number - 1}-train")
         where = "data.prompts" if self.spec.data.prompts else "data.train"
         prompts = self.spec.data.prompts or self.spec.data.train
+        answers = {"form": "answers", "truncated": said.truncated}
         found = [
             self.prepared(f"{part}ask", prompts, {"form": "ask", "label": said.asked}, where),
             self.generated(part, before),
-            self.prepared(f"{part}answers", _made(self.named(f"{part}generate")), {"form": "answers"}),
+            self.prepared(f"{part}answers", _made(self.named(f"{part}generate")), answers),
             self.annotated(f"{part}annotate", _made(self.named(f"{part}answers"))),
         ]
         learnt = f"{part}annotate"

@@ -81,8 +81,8 @@ run_stage steerlm-1-ask 4bfdaf08dd5bf62ca191e59d0ff97ef2dc055685b2845ed42e3c4183
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
 run_stage steerlm-1-generate ec8e40867c9de006583d62d0a49568474c7940073bbafb518bbb8d94597fe266 2 29500 steerlm-1-generate model
 environment=(PYTHONSAFEPATH=1)
-run_stage steerlm-1-answers 0c996b9a9c0aa5d02f82fb86a1d664d0958dfa40de03d2fedb9062245e65b6c0 0 29500 steerlm-1-answers clerk
+run_stage steerlm-1-answers 700b0843af2a44161138b33c247c5dfde9d2da7893f49f6d6b324a9776ca4eba 0 29500 steerlm-1-answers clerk
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-1-annotate 0a9e9c62c19a06c0506a415d0b5c04f01e8ea4f89f763691fdacb8056aa826cc 2 29500 steerlm-1-annotate model
+run_stage steerlm-1-annotate 2326865b553764491aed5af059e8b1825a7df5e2c7139e1756c3367c248d9fc4 2 29500 steerlm-1-annotate model
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-1-train c518cab7caf8740abe8558ab47ca0631ea366c36d8e23b9792154cd83db39c1b 2 29500 steerlm-1-train model
+run_stage steerlm-1-train 743076b2aab78ccc0508a095e5aa8d0d67168043d6e306f40f9c3757208b860a 2 29500 steerlm-1-train model
