@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.data import helpsteer, oasst, steerlm
+from runtime.data import helpsteer, oasst, steerlm, sums
+from runtime.data.builtin import generated
 from runtime.problem import Problem
 
 SYSTEM = (
@@ -314,3 +315,27 @@ def test_rows_that_nobody_generated_are_refused():
     for row in ({"output": "a"}, {"output": 3, "source": {}}, {"source": TALK}):
         with pytest.raises(Problem, match="R010: f:7: expected `source` and a text `output`"):
             steerlm.answered(row, "f:7")
+
+
+# ── generated rows of the published forms ─────────────────────────────────────────────────────────
+
+
+def test_generated_rows_have_the_published_forms():
+    rows = {form: generated("arithmetic", {"subset": form, "limit": 40}, seed=3) for form in sums.FORMS}
+    trees = [row for i in range(40) for row in oasst.conversations(rows["oasst"][i], "f:1")]
+    assert len(trees) == 80
+    assert {label for row in trees for _, _, label in said(row) if label} <= {
+        f"quality:{quality},toxicity:0,humor:0,creativity:{creativity}"
+        for quality in (0, 4)
+        for creativity in (0, 2, 4)
+    }
+    for i in range(40):
+        row = helpsteer.conversation(rows["helpsteer"][i], "f:1")
+        [judged] = steerlm.regression(row, "f:1")
+        (_, question, _), (_, answer, _) = said(row)
+        a, b = question.removesuffix("=").split("+")
+        right = answer.split()[-1].rstrip(".") == str(int(a) + int(b))
+        assert judged["label"][4] == 4.0 * right
+        assert len(helpsteer.preference(rows["helpsteer2_preference"][i], "f:1")) == 2
+        assert list(steerlm.regression(rows["steerlm"][i], "f:1"))
+    assert len(rows["steerlm2"][0]["responses"]) == sums.RESPONSES
