@@ -1,7 +1,8 @@
 """Every mistake in `tests/diagnostics/CODE-SLUG/` is answered with exactly the text in its `expected.txt`.
 
 A folder holds `spec.yaml`, what lies beside it, and perhaps `set.txt` (one --set a line). A new mistake is a
-new folder; `pytest tests/test_mistakes.py --update` writes the expected text, and the reader judges it.
+new folder; `pytest tests/test_mistakes.py --update` writes the expected text, and the reader judges it. The
+names of all algorithms stand there as `{algorithms}`, so that a new one changes no text.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from specc import codes
+from specc import algorithms, codes
 from specc.compile import Compilation, compile_spec
 from specc.diagnostics import as_json, render
+from specc.spec.reading import listed
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "diagnostics").glob("*/spec.yaml"))
+ALL = listed(algorithms.names(), "or")
 ROOT = str(Path(__file__).parent.parent)
 
 
@@ -36,11 +39,17 @@ def test_there_are_at_least_sixty_mistakes():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_mistake_is_told_in_exactly_these_words(case, request):
     done = compiled(case)
-    said = render(done.diagnostics, done.source)
+    said = render(done.diagnostics, done.source).replace(ALL, "{algorithms}")
     expected = case / "expected.txt"
     if request.config.getoption("--update"):
         expected.write_text(said, encoding="utf-8")
     assert said == expected.read_text(encoding="utf-8")
+
+
+def test_all_algorithms_are_named_where_none_is_given():
+    done = compiled(Path(__file__).parent / "diagnostics" / "T005-no-algorithm")
+    for name in ("sft", "ppo", "rejection", "above"):
+        assert f"`{name}`" in render(done.diagnostics, done.source)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

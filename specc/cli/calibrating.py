@@ -20,6 +20,8 @@ def calibrate(options: argparse.Namespace) -> int:
         plan, found, missing = measured_run(Path(options.run))
         for reason in missing:
             verbs.talk(f"specc: {reason}")
+        if not found and not missing:
+            verbs.talk(f"specc: no stage of {options.run} trains, so there is nothing to compare")
         if not found:
             return PROBLEMS
         file = Path(options.output) if options.output else home(plan.cluster.name)

@@ -15,7 +15,8 @@ from specc.planner.hardware import Gpu, gpu
 
 
 def measured_run(folder: Path) -> tuple[Plan, list[Measurement], list[str]]:
-    """The plan of the run in `folder`, its measurements, and why other roles have none.
+    """The plan of the run in `folder`, its measurements, and why other roles that train have
+    none.
 
     Unusable when the folder holds no run.
     """
@@ -28,12 +29,19 @@ def measured_run(folder: Path) -> tuple[Plan, list[Measurement], list[str]]:
     found, missing = [], []
     for job in plan.jobs:
         for role in job.roles:
-            place = folder / job.stage / role_folder(job, role.name)
+            file = folder / job.stage / role_folder(job, role.name) / "measured.json"
+            if not _is_measured(job, role) and not file.exists():
+                continue
             try:
-                found.append(_measured(plan, job, role, place / "measured.json", folder.resolve().name))
+                found.append(_measured(plan, job, role, file, folder.resolve().name))
             except Unusable as error:
                 missing.append(str(error))
     return plan, found, missing
+
+
+def _is_measured(job: Job, role: Role) -> bool:
+    """Whether a role leaves measurements: not a clerk, nor one of a stage that only makes rows."""
+    return not role.is_clerk and any(each.trains for each in job.roles)
 
 
 def _measured(plan: Plan, job: Job, role: Role, file: Path, run: str) -> Measurement:

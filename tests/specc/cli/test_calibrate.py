@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from specc import cli
 from specc.compile import compile_spec
-from specc.plan import to_json
+from specc.plan import NO_MODEL, Layout, Role, from_json, to_json
 
 SPEC = "specs/sft_llama3_70b.yaml"
 
@@ -106,6 +107,32 @@ def test_what_is_no_measured_run_is_said(tmp_path: Path, capsys: pytest.CaptureF
     (run / "sft" / "measured.json").unlink()
     assert cli.run(["calibrate", str(run)]) == 1
     assert "has not run to an end" in capsys.readouterr().err
+
+
+def with_rows(run: Path, alone: bool = False) -> Path:
+    """The run with a stage that generates, and a clerk that chooses, which leave no measurements."""
+    plan = from_json((run / "plan.json").read_text())
+    [job] = plan.jobs
+    asked = replace(job.roles[0], program="generate", trains=False)
+    clerk = Role("clerk", "above", 1, 0, Layout(), 8, 8, NO_MODEL, trains=False)
+    rows = [
+        replace(job, name=name, stage=name, roles=(role,)) for name, role in (("ask", asked), ("good", clerk))
+    ]
+    (run / "plan.json").write_text(to_json(replace(plan, jobs=(*rows, *([] if alone else [job])))))
+    return run
+
+
+def test_stages_that_make_rows_are_not_taken_for_unfinished(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = with_rows(measured_run(tmp_path / "run", 1.1, 1.0))
+    assert cli.run(["calibrate", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "specc:" not in said.err
+    assert [line.split()[0] for line in said.out.splitlines()[1:2]] == ["sft"]
+    with_rows(measured_run(tmp_path / "other", 1.0, 1.0), alone=True)
+    assert cli.run(["calibrate", str(tmp_path / "other")]) == 1
+    assert "no stage of" in capsys.readouterr().err
 
 
 def test_a_torn_calibration_stops_the_plan_and_is_named(
