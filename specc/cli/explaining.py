@@ -53,7 +53,8 @@ def value(options: argparse.Namespace) -> int:
         verbs.say(done, options)
         return PROBLEMS
     facts = _facts(done, options.path)
-    found = _comparisons(done, options) if _is_layout(options.path) else []
+    shown, folds = _jobs(done, options)
+    found = _comparisons(done, options, shown) if _is_layout(options.path) else []
     if options.json:
         from specc.cli.tables import plain
 
@@ -67,6 +68,8 @@ def value(options: argparse.Namespace) -> int:
         from specc.cli import comparing
 
         print("\n" + comparing.text(comparison))
+    if found and folds:
+        print("\n" + "\n".join(folds))
     if _is_layout(options.path) and done.plan is None:  # why there is none to explain
         verbs.say(done, options)
         return PROBLEMS
@@ -78,8 +81,24 @@ def _is_layout(path: str) -> bool:
     return path.rsplit(".", 1)[-1] == "parallel"
 
 
-def _comparisons(done: Compilation, options: argparse.Namespace) -> list[Comparison]:
-    """What the layouts at this path were chosen from, one comparison for each role."""
+def _jobs(done: Compilation, options: argparse.Namespace) -> tuple[set[str], list[str]]:
+    """The stages to speak of, and a line for each row of rounds that are laid out as those before them."""
+    from specc.cli.folding import folded, rounds_of
+
+    if done.plan is None or options.json:
+        return {job.stage for job in done.plan.jobs} if done.plan else set(), []
+    found = folded(done.plan.jobs, rounds_of(done.plan), lambda job: job.stage, _laid_out)
+    folds = [each for each in found if isinstance(each, str)]
+    return {job.stage for job in found if not isinstance(job, str)}, folds
+
+
+def _laid_out(job: Job) -> str:
+    keys = ("name", "nodes", "gpus", "layout", "micro_batch", "recompute", "memory", "step_seconds", "why")
+    return f"{job.stage} {[[getattr(role, key) for key in keys] for role in job.roles]}"
+
+
+def _comparisons(done: Compilation, options: argparse.Namespace, stages: set[str]) -> list[Comparison]:
+    """What the layouts at this path were chosen from in these stages, one comparison for each role."""
     from specc import planner
     from specc.planner import hardware
     from specc.planner.comparison import compare
@@ -93,7 +112,7 @@ def _comparisons(done: Compilation, options: argparse.Namespace) -> list[Compari
     teams = planner.teams(done.graph, done.profile, folder)
     found: list[Comparison] = []
     for stage, request in planner.requests(done.graph, done.profile, folder):
-        if options.path not in (stage.path("parallel"), stage.path(f"roles.{request.name}.parallel")):
+        if stage.name not in stages or request.paths.get("") != options.path:
             continue
         if stage.name in teams:
             from specc.planner.alternatives import compared  # which only roles that work together need
@@ -166,12 +185,28 @@ def _chosen(done: Compilation, stage: str, inner: str) -> tuple[Any, str] | None
     """What the planner chose for a value, and why; None when it is not the planner's."""
     jobs = [job for job in done.plan.jobs if job.stage == stage] if done.plan else []
     if not jobs:
-        return None
+        return _chosen_of_rounds(done, stage, inner)
     role = jobs[0].roles[0]
     if inner.startswith("roles."):
         _, name, inner = [*inner.split(".", 2), ""][:3]
         role = next((role for role in jobs[0].roles if role.name == name), role)
     return (_of_role(jobs[0], role, inner), role.why) if inner.startswith(CHOSEN) else None
+
+
+def _chosen_of_rounds(done: Compilation, section: str, inner: str) -> tuple[Any, str] | None:
+    """The same for a section that became several stages: of the first that trains at this path."""
+    if not (done.graph and done.plan and done.experiment and inner.startswith("roles.")):
+        return None
+    path = done.experiment.path(section, inner)
+    named = [
+        (stage, role) for stage in done.graph.stages for role in stage.roles if path in role.paths.values()
+    ]
+    for stage, asked in sorted(named, key=lambda one: not one[1].trains):
+        job = next(job for job in done.plan.jobs if job.stage == stage.name)
+        role = next((role for role in job.roles if role.name == asked.name), None)
+        if role is not None and inner.split(".", 2)[-1].startswith(CHOSEN):
+            return _of_role(job, role, inner), f"{role.why} (stage {job.stage})"
+    return None
 
 
 def _of_role(job: Job, role: Role, inner: str) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from specc.cli.folding import NO_ROUNDS, Rounds, folded, rounds_of
 from specc.plan import Job, Plan, Role
 from specc.planner.outlook import duration, learnt
 
@@ -34,18 +35,37 @@ def plan_text(plan: Plan, ahead: Sequence[Outlook] = ()) -> str:
     machine = f"{plan.cluster.gpus_per_node} {plan.cluster.gpu}"
     if plan.cluster.device == "cpu":
         machine = "cpu"
+    rounds = rounds_of(plan)
     head = f"{plan.name} on {plan.cluster.name}: {count(plan.totals.jobs, 'job')}, {machine} a node"
     rows = [_row(job, role) for job in plan.jobs for role in job.roles]
-    lines = [head, "", *table(COLUMNS, rows), ""]
-    lines += [
-        f"{job.stage}.{role.name}: {line}" for job in plan.jobs for role in job.roles for line in _notes(role)
+    lines = [head, "", *table(COLUMNS, _folded_rows(rows, rounds)), ""]
+    notes = [
+        (job.stage, f"{job.stage}.{role.name}: {line}")
+        for job in plan.jobs
+        for role in job.roles
+        for line in _notes(role)
     ]
-    lines += ["", *(f"{one.stage}: {line}" for one in ahead for line in _ahead(one))]
+    lines += [*_folded_lines(notes, rounds), ""]
+    lines += _folded_lines(
+        [(one.stage, f"{one.stage}: {line}") for one in ahead for line in _ahead(one)], rounds
+    )
     cost = sum(one.cost for one in ahead)
     lines += [f"total: {totals(plan)}" + (f", cost {cost:,.2f}" if cost else "")]
     if any(role.step_seconds or role.memory.capacity_gib for job in plan.jobs for role in job.roles):
         lines += [f"predictions: {learnt(plan)}"]
     return "\n".join(lines)
+
+
+def _folded_rows(rows: Sequence[tuple[str, ...]], rounds: Rounds) -> list[tuple[str, ...]]:
+    """Rows that begin with their stage; a line in place of rounds is a row of one cell."""
+    found = folded(rows, rounds, lambda row: row[0], "|".join)
+    return [(row, *[""] * (len(rows[0]) - 1)) if isinstance(row, str) else row for row in found]
+
+
+def _folded_lines(lines: Sequence[tuple[str, str]], rounds: Rounds) -> list[str]:
+    """Lines given with their stages."""
+    found = folded(lines, rounds, lambda line: line[0], lambda line: line[1])
+    return [line if isinstance(line, str) else line[1] for line in found]
 
 
 def _ahead(one: Outlook) -> list[str]:
@@ -145,9 +165,9 @@ CHOICES = (
 )
 
 
-def options_text(options: Sequence[Option], pinned: Sequence[str]) -> str:
+def options_text(options: Sequence[Option], pinned: Sequence[str], rounds: Rounds = NO_ROUNDS) -> str:
     """The options as a table; `pinned` are the paths that fix a number of nodes."""
-    rows = [_option_row(option) for option in options]
+    rows = _folded_rows([_option_row(option) for option in options], rounds)
     lines = ["options: none is beaten in both nodes and time", "", *table(CHOICES, rows)]
     if pinned:
         freed = " ".join(f"--set {path}=null" for path in pinned)

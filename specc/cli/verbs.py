@@ -85,7 +85,8 @@ def plan(options: Options) -> int:
     else:
         print(tables.plan_text(done.plan, ahead))
         if choices:
-            print("\n" + tables.options_text(choices, pinned_nodes(done)))
+            rounds = tables.rounds_of(done.plan)
+            print("\n" + tables.options_text(choices, pinned_nodes(done), rounds))
         if done.fine:
             talk(f"\nnext: {command('compile', options.spec)} --target slurm")
     return FINE if done.fine else PROBLEMS
