@@ -120,11 +120,23 @@ def test_group_baselines_give_every_token_of_a_response_the_same() -> None:
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_step_begins_with_a_ratio_of_one_and_no_kl(world: Any, tmp_path: Path) -> None:
+LAYOUTS = {
+    "TP2": {"tp": 2, "sequence_parallel": True},
+    "PP2": {"pp": 2},
+    "DP2": {"dp": 2},
+    "TP2 x PP2": {"tp": 2, "pp": 2, "sequence_parallel": True},
+}
+
+
+@pytest.mark.parametrize("name", ["one", *LAYOUTS])
+def test_a_step_begins_with_a_ratio_of_one_and_no_kl(name: str, world: Any, tmp_path: Path) -> None:
     import toy_ppo
 
-    found = toy_ppo.plan(toy_ppo.prompts(tmp_path), ppo={"rollouts": 8, "entropy": 0.01}, train={"steps": 2})
-    first, second = run(world, tmp_path / "run", found)
+    from specc.plan import Layout
+
+    layout, own = Layout(**LAYOUTS.get(name, {})), {"rollouts": 8, "entropy": 0.01}
+    found = toy_ppo.plan(toy_ppo.prompts(tmp_path), layout, ppo=own, train={"steps": 2})
+    first, second = run(world, tmp_path / "run", found, n=layout.world_size)
     assert first["ratio"] == 1.0
     assert first["policy_kl"] == 0.0
     assert first["kl"] == 0.0  # the reference is the same model in the same place
@@ -134,11 +146,6 @@ def test_a_step_begins_with_a_ratio_of_one_and_no_kl(world: Any, tmp_path: Path)
     assert first["sampler_gap"] < 1e-5
 
 
-LAYOUTS = {
-    "TP2": {"tp": 2, "sequence_parallel": True},
-    "PP2": {"pp": 2},
-    "DP2": {"dp": 2},
-}
 SAME = (
     "loss",
     "grad_norm",
@@ -169,7 +176,7 @@ def test_a_layout_changes_no_number(
 
     layout = Layout(**LAYOUTS[name])
     found = toy_ppo.plan(toy_ppo.prompts(tmp_path), layout, train={"steps": 2})
-    steps = run(world, tmp_path / "run", found, n=2)
+    steps = run(world, tmp_path / "run", found, n=layout.world_size)
     assert len(steps) == len(alone) == 2
     for mine, theirs in zip(steps, alone, strict=True):
         for key in SAME:
