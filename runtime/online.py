@@ -91,12 +91,10 @@ class Online:
 
 
 def sampling_of(settings: Mapping[str, Any], tokenizer: Any, seed: int) -> Sampling:
-    """The plan's section `generate` as the sampler takes it; without stop tokens, the end of the text."""
+    """The plan's section `generate` as the sampler takes it; the model's own ends stop a response, too."""
     names = {field.name for field in dataclasses.fields(Sampling)} - {"seed"}
     given = {name: value for name, value in settings.items() if name in names and value is not None}
-    for name in ("stop", "stop_token_ids"):
-        if name in given:
-            given[name] = tuple(given[name])
-    if not given.get("stop_token_ids") and tokenizer.eos_id is not None:
-        given["stop_token_ids"] = (tokenizer.eos_id,)
+    own = tokenizer.eos_ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    given["stop"] = tuple(given.get("stop", ()))
+    given["stop_token_ids"] = tuple(dict.fromkeys([*given.get("stop_token_ids", ()), *own]))
     return Sampling(**given, seed=seed)

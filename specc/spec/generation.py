@@ -68,7 +68,7 @@ class Generate(Section):
     """Let a second engine leave the GPU while the actor trains: more memory, and time to load it again."""
 
     family: Literal["llama", "gptj", "gptnext", "gemma", "falcon"] | None = placement(None)
-    """TensorRT-LLM's name for the kind of model; left out, by the model."""
+    """TensorRT-LLM's name for the kind of model, for people: the engine reads it off the weights."""
 
     expected_tokens: int | None = placement(None, ge=1, le=10**7)
     """Tokens of a response on average, for predicted times only; left out, half of `max_tokens`."""
