@@ -1,4 +1,4 @@
-"""Generation without pipeline stages: the same tokens, on as many replicas more, and nothing is left behind."""
+"""Generation without pipeline stages: the same tokens, on as many replicas more, and nothing left behind."""
 
 import pytest
 import toys
@@ -12,7 +12,7 @@ ASKED = 40
 
 
 def generated(role, folds, changed=False):
-    """Greedy and drawn tokens of every rank; which prompts were its own; what weights were left afterwards."""
+    """Greedy and drawn tokens of every rank; which prompts were its own; which weights were left after it."""
     import torch
 
     from runtime import cpu, parallel
