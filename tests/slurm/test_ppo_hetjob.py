@@ -17,6 +17,7 @@ from plans import ppo
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 
 STEPS, SAVE_EVERY = 10, 2
+OTHER = "name: tiny\nseed: 77"  # the same experiment with other random numbers
 ROLES = ("actor", "critic")
 Series = dict[str, list[dict[str, float]]]
 
@@ -31,7 +32,7 @@ def known() -> Series:
 def undisturbed(train, known: Series) -> Series:
     if not known:
         run = train(ppo(STEPS, SAVE_EVERY), inside="undisturbed")
-        assert run.states(90) == ["COMPLETED", "CANCELLED", "CANCELLED"]
+        assert run.states(240) == ["COMPLETED", "CANCELLED", "CANCELLED"]
         known.update({role: series(run, role) for role in ROLES})
     return known
 
@@ -121,3 +122,44 @@ def test_preempted_and_then_without_a_node_both_roles_go_on_as_if_nothing_had_ha
     assert saved < resumed_together(run, third) < STEPS
     for role in ROLES:
         assert series(run, role) == undisturbed[role]
+
+
+def environment(run: Any, role: str) -> dict[str, str]:
+    """The environment of a role's first process while it runs."""
+    with open(f"/proc/{run.process_of(0, role)}/environ", "rb") as file:
+        words = file.read().decode().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def span(slurm: Any, run: Any) -> tuple[str, str]:
+    """When the first attempt started and ended."""
+    job = slurm.job(run.ids[0])
+    return job["StartTime"], job["EndTime"]
+
+
+@pytest.mark.slow
+def test_two_ppos_at_once_on_the_same_nodes_never_talk_to_each_other(train, slurm, undisturbed):
+    """Their servers would answer each other's actors: the models have the same shapes."""
+    specs = {"one": ppo(STEPS, SAVE_EVERY), "two": ppo(STEPS, SAVE_EVERY).replace("name: tiny", OTHER)}
+    runs = {name: train(spec, inside=name) for name, spec in specs.items()}
+    for run in runs.values():
+        run.until_committed(1, timeout=180)
+    said = {name: {role: environment(run, role) for role in ROLES} for name, run in runs.items()}
+    tokens = {next((run.run / "ppo" / "attempts").glob("*/token")).read_text() for run in runs.values()}
+    states = [run.states(300) for run in runs.values()]
+    assert states == [["COMPLETED", "CANCELLED", "CANCELLED"]] * 2
+    (first, second), (begun, ended) = (span(slurm, run) for run in runs.values())
+    assert begun < second, f"one ran {first} to {second}, two {begun} to {ended}: they did not meet"
+    nodes = [{environment["SLURMD_NODENAME"] for environment in roles.values()} for roles in said.values()]
+    assert nodes[0] & nodes[1] or not slurm.apart
+    assert len(tokens) == 2
+    for variable in ("SPECC_PEERS", "MASTER_PORT"):
+        assert len({roles["actor"][variable] for roles in said.values()}) == 2
+    for roles in said.values():
+        assert roles["actor"]["SPECC_PEERS"] == f"critic={roles['critic']['SPECC_LISTEN']}"
+    alone = train(specs["two"], inside="alone")
+    assert alone.states(240) == ["COMPLETED", "CANCELLED", "CANCELLED"]
+    for role in ROLES:
+        assert series(runs["one"], role) == undisturbed[role]
+        assert series(runs["two"], role) == series(alone, role)
+        assert series(runs["two"], role) != undisturbed[role]
