@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from specc import launch
-from specc.plan import Cluster, Job, Layout, Model, Plan, Role, Shape, Weights
+from specc.plan import NO_MODEL, Cluster, Job, Layout, Model, Plan, Role, Shape, Weights
 
 TORCHRUN = '''
 """Stands in for torch.distributed.run: starts one child that does what the stage's name says."""
@@ -317,3 +317,112 @@ def test_one_press_lets_the_actor_save_with_its_servers(tmp_path, with_server):
     assert (ended.how, ended.code) == ("stopped", 130)
     assert (tmp_path / "run/long/actor.saved").exists()
     assert (tmp_path / "run/long/critic.left").exists()
+
+
+# --- stages without a model, and what was discarded
+
+PLAIN = """
+import json, os, pathlib, sys
+plan, job, role = sys.argv[1:]
+attempt = pathlib.Path(plan).parent / job / "attempts" / os.environ["SPECC_ATTEMPT"]
+if "signal" in job:
+    os.kill(os.getpid(), 9)
+if "outside" in job:
+    fact = {"code": "R024", "message": "the rows are gone", "rank": 0, "step": 0, "echo": False}
+    (attempt / "error-0.json").write_text(json.dumps(fact))
+    sys.exit(3)
+if "wrong" in job:
+    print("no such row"); sys.exit(1)
+if "stops" not in job:
+    known = {j["name"]: j["hash"] for j in json.load(open(plan))["jobs"]}
+    (attempt.parents[1] / "output.json").write_text(json.dumps({"hash": known[job], "rows": 1}))
+"""
+
+
+@pytest.fixture
+def plainly(tmp_path, monkeypatch):
+    """How a stage of a clerk ends; another module `runtime` stands in for ours, and torchrun would fail."""
+    (tmp_path / "fake" / "runtime").mkdir()
+    (tmp_path / "fake" / "runtime" / "__init__.py").touch()
+    (tmp_path / "fake" / "runtime" / "__main__.py").write_text(PLAIN)
+    (tmp_path / "fake" / "torch" / "distributed" / "run.py").write_text("raise SystemExit(9)")
+    own = launch.environment
+
+    def environment(*args):
+        return own(*args) | {"PYTHONPATH": str(tmp_path / "fake")}
+
+    monkeypatch.setattr(launch, "environment", environment)
+
+    def ended(name):
+        (found,) = run(plan(clerk(name)), tmp_path)
+        return found
+
+    return ended
+
+
+def clerk(name, after=(), **more):
+    role = Role("clerk", "above", 1, 0, Layout(), 8, 8, NO_MODEL, trains=False)
+    return dataclasses.replace(job(name, after, **more), roles=(role,))
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "code", "message"),
+    [
+        ("good", "finished", 0, ""),
+        ("outside", "failed", 3, "error[R024]: the rows are gone (rank 0)"),
+        ("wrong", "failed", 1, "error: no such row"),
+        ("signal", "failed", 3, "error: a rank was ended by SIGKILL; was there enough memory?"),
+        ("stops", "stopped", 130, ""),
+    ],
+)
+def test_a_clerk_is_one_plain_process_whose_exit_code_counts(plainly, name, how, code, message):
+    ended = plainly(name)
+    assert (ended.how, ended.code, ended.message) == (how, code, message)
+
+
+def finished(folder, *jobs, discarded=()):
+    """The run folder after these stages; the rows of some were discarded."""
+    for one in jobs:
+        (folder / one.stage).mkdir(parents=True)
+        output = {"hash": one.hash} | ({"discarded": True} if one.name in discarded else {})
+        (folder / one.stage / "output.json").write_text(json.dumps(output))
+    return folder
+
+
+def loop():
+    """Answers, their scores, the best of them, and what learns these."""
+    names = ("ask", "score", "best", "learn")
+    return [
+        job(name, after=[before] if before else []) for before, name in zip(("", *names), names, strict=False)
+    ]
+
+
+def refusal(jobs, folder, *fresh):
+    with pytest.raises(launch.Refusal) as refused, launch.run_folder(plan(*jobs), folder, list(fresh)):
+        pass
+    return str(refused.value)
+
+
+def test_a_stage_begun_anew_whose_rows_were_discarded_names_all_that_makes_them(tmp_path):
+    jobs = loop()
+    folder = finished(tmp_path / "run", *jobs, discarded=("ask", "score", "best"))
+    said = refusal(jobs, folder, "learn")
+    assert said.startswith("stage `learn` needs what `best` made, which was discarded")
+    assert "--fresh ask --fresh score --fresh best --fresh learn" in said
+    assert (folder / "learn" / "output.json").exists()  # nothing was moved aside
+    with launch.run_folder(plan(*jobs), folder, ["ask", "score", "best", "learn"]):
+        assert (folder / "ask.old-1").is_dir()
+
+
+def test_only_what_is_gone_has_to_be_made_again(tmp_path):
+    jobs = loop()
+    folder = finished(tmp_path / "run", *jobs, discarded=("score", "best"))
+    assert "with --fresh score --fresh best --fresh learn," in refusal(jobs, folder, "learn")
+
+
+def test_what_was_discarded_and_nobody_needs_any_more_is_no_trouble(tmp_path):
+    jobs = loop()
+    folder = finished(tmp_path / "run", *jobs, discarded=("ask", "score", "best"))
+    with launch.run_folder(plan(*jobs), folder, []) as opened:
+        assert opened == folder
+    assert all(launch.is_finished(one, folder) for one in jobs)
