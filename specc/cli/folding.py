@@ -69,6 +69,23 @@ def folded(
     return [*found, *_line(alike)]
 
 
+def ends(items: Iterable[T], rounds: Rounds, stage: Callable[[T], str]) -> list[T | str]:
+    """The items of the first and the last round of each section; a line in place of the rounds between."""
+    own = [(item, rounds.get(stage(item))) for item in items]
+    of_section: dict[str, list[int]] = {}
+    for _, of in own:
+        if of:
+            of_section.setdefault(of.section, []).append(of.number)
+    found: list[T | str] = []
+    for item, of in own:
+        first, last = (min(of_section[of.section]), max(of_section[of.section])) if of else (0, 0)
+        if of is None or of.number in (first, last) or last - first < 3:
+            found.append(item)
+        elif (line := f"... rounds {first + 1} to {last - 1} between") not in found[-1:]:
+            found.append(line)
+    return found
+
+
 def masked(text: str, of: Round) -> str:
     """The text with the stages of the section's rounds named by how many rounds away they are."""
     own = re.compile(rf"\b{re.escape(of.section)}-(\d+)-")

@@ -40,10 +40,17 @@ def report(options: argparse.Namespace) -> int:
 
 
 def changes(run: RunReport) -> str:
-    """A table: the metrics of each stage, at first and in the end."""
+    """A table: the metrics of each stage, at first and in the end; of many rounds, the first and the last."""
+    from specc.cli.folding import ends, rounds_of
     from specc.cli.tables import table
 
-    rows = [(one.role, one.metric, f"{one.first:.4g}", f"-> {one.last:.4g}") for one in gains(run)]
+    shown = ends(gains(run), rounds_of(run.plan), lambda one: one.role.split("/")[0])
+    rows = [
+        (one, "", "", "")
+        if isinstance(one, str)
+        else (one.role, one.metric, f"{one.first:.4g}", f"-> {one.last:.4g}")
+        for one in shown
+    ]
     heads = ("stage", "metric", "first tenth", "   last tenth")
     return "\n".join([f"{run.name}:", *table(heads, rows)])
 

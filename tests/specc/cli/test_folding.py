@@ -8,7 +8,7 @@ import json
 import pytest
 
 from specc import cli
-from specc.cli.folding import Round, folded, rounds_of
+from specc.cli.folding import Round, ends, folded, rounds_of
 from specc.plan import FORMAT, NO_MODEL, Cluster, Job, Layout, Plan, Role
 
 SPEC = """\
@@ -63,6 +63,17 @@ def test_stages_that_do_not_wait_for_one_another_are_no_rounds():
     assert rounds_of(apart) == {}
     assert shown(apart) == [job.stage for job in apart.jobs]
     assert rounds_of(chained(2))["loop-1-make"] == Round("loop", 1)
+
+
+def test_a_report_of_many_rounds_shows_the_first_and_the_last():
+    def shown(rounds: int) -> list[str]:
+        plan = chained(rounds)
+        return ends([job.stage for job in plan.jobs], rounds_of(plan), lambda stage: stage)
+
+    first, last = ["loop-1-make", "loop-1-learn"], ["loop-20-make", "loop-20-learn"]
+    assert shown(20) == [*first, "... rounds 2 to 19 between", *last]
+    assert len(shown(3)) == 6  # so few are all shown
+    assert ends(["a", "b"], {}, str) == ["a", "b"]
 
 
 @pytest.fixture
