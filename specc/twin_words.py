@@ -53,7 +53,8 @@ def on_the_rows(changes: Sequence[str], stages: Iterable[Mapping[str, Any]], fol
     rows = next((file for file in found if file and file.suffix == ".jsonl" and file.is_file()), None)
     if rows is None:
         return list(changes)
-    return [re.sub(rf'({TRAINED}\w+)"', lambda m: f'{m[1]}{rows.resolve()}"', change) for change in changes]
+    file = rows.resolve()
+    return [re.sub(rf'({TRAINED}\w+)"', lambda m: f'{m[1]}{file}"', change) for change in changes]
 
 
 def paths(stage: Mapping[str, Any]) -> dict[str, str]:
