@@ -22,7 +22,7 @@ LAYERS = (
     ("schema",),
     ("experiment",),
     ("rows",),
-    ("inputs",),
+    ("inputs", "twin_words"),
     ("planner",),
     ("tiny", "machine"),
     ("emit",),
@@ -36,7 +36,7 @@ LAYERS = (
 """From the bottom up: a part of specc imports its own layer and those below."""
 
 KNOWS_MEGATRON = (
-    *("engine", "model", "recompute", "parallel", "norm", "attention", "cpu", "hf"),
+    *("engine", "model", "recompute", "parallel", "norm", "attention", "feed_forward", "cpu", "hf"),
     *("checkpoint", "torch_dist", "optimizer_state", "gathering", "rng"),  # one face and its three parts
 )
 
