@@ -54,7 +54,7 @@ def test_the_loss_is_that_of_trl():
     trl = pytest.importorskip("trl.experimental.orpo")
     draw = torch.Generator().manual_seed(2)
     chosen, rejected = -3 * torch.rand(8, generator=draw), -3 * torch.rand(8, generator=draw)
-    trainer = types.SimpleNamespace(beta=0.1)
+    trainer = types.SimpleNamespace(beta=0.1, accelerator=types.SimpleNamespace(device="cpu"))
     losses = trl.ORPOTrainer.odds_ratio_loss(trainer, chosen, rejected)[0]  # to be taken from the likelihood
     assert (-0.1 * orpo.odds_ratio(chosen, rejected)).tolist() == pytest.approx(losses.tolist(), rel=1e-5)
 
