@@ -7,6 +7,7 @@ Checksums are the runtime's to verify, since it reads the weights.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -115,8 +116,8 @@ def plan_of(checkpoint: str, wishes: Wishes, gpus: Sequence[Gpu] = ()) -> plan.P
 
 def found(checkpoint: str) -> tuple[plan.Model, str, str]:
     """The model in a folder, what to call it, and the precision that it was trained in ('' if not known)."""
-    path = Path(checkpoint).expanduser().absolute()
     try:
+        path = Path(checkpoint).expanduser().absolute()
         if not path.exists():
             raise Refused("R005", f"there is no checkpoint at `{checkpoint}`", outside=True)
         if path.is_file():
@@ -132,6 +133,8 @@ def found(checkpoint: str) -> tuple[plan.Model, str, str]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Refused("R005", f"`{checkpoint}` cannot be read: {reason}", outside=True) from None
+    except RuntimeError:  # ~nobody
+        raise Refused("R005", f"`{checkpoint}` is in the home of nobody here", outside=True) from None
 
 
 def _folder_of(path: Path, shown: str) -> Path:
@@ -189,13 +192,11 @@ def template_of(stage: Path) -> str:
     ended = _maybe_json(stage / "output.json").get("chat_template")
     if isinstance(ended, str):
         return ended
-    jobs = _maybe_json(stage.parent / "plan.json").get("jobs")
-    for job in jobs if isinstance(jobs, list) else []:
-        for role in (
-            (job.get("roles") or []) if isinstance(job, dict) and job.get("stage") == stage.name else []
-        ):
-            if isinstance(role, dict) and role.get("name") in ("model", "actor"):
-                return str((role.get("model") or {}).get("chat_template") or "")
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # a plan that is not one of ours
+        for job in _maybe_json(stage.parent / "plan.json")["jobs"]:
+            for role in job["roles"] if job["stage"] == stage.name else ():
+                if role["name"] in ("model", "actor"):
+                    return str(role["model"].get("chat_template") or "")
     return ""
 
 
@@ -226,13 +227,16 @@ def _hugging_face(path: Path) -> tuple[plan.Model, str, str]:
 
 def _is_tokenizer(name: str) -> bool:
     """Whether it is built in, on the hub, or a folder or file here that holds one."""
-    path = Path(name).expanduser()
     if name.startswith("builtin:") or "://" in name:
         return True
-    if path.is_dir():
-        files = ("tokenizer.json", "*tokenizer.model", "spiece.model")
-        return any(any(path.glob(pattern)) for pattern in files)
-    return path.is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name) is not None
+    is_file = False
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long, ~nobody, a null byte
+        path = Path(name).expanduser()
+        if path.is_dir():
+            files = ("tokenizer.json", "*tokenizer.model", "spiece.model")
+            return any(any(path.glob(pattern)) for pattern in files)
+        is_file = path.is_file()
+    return is_file or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name) is not None
 
 
 def _check_tokenizer(name: str) -> None:
@@ -279,6 +283,11 @@ def _layout(shape: plan.Shape, wishes: Wishes, gpus: int, free_gib: float, bytes
     ):
         if size % tp:
             raise Refused("P012", f"{size} {what} do not divide by TP {tp}")
+    width = shape.shared_expert_ffn if shape.experts else shape.ffn
+    if width % tp:
+        raise Refused("P014", f"the feed-forward width {width} does not divide by TP {tp}")
+    if shape.experts % tp:
+        raise Refused("P014", f"{shape.experts} experts do not divide by TP {tp}, over which they are dealt")
     if pp > shape.layers:
         raise Refused("P016", f"{shape.layers} layers cannot be cut into PP {pp} stages")
     if gpus and weights / (tp * pp) > FULL * free_gib:
@@ -288,7 +297,9 @@ def _layout(shape: plan.Shape, wishes: Wishes, gpus: int, free_gib: float, bytes
         message = f"the weights take {needed:,.1f} GiB, and this machine has {free_gib:,.1f} GiB free"
         raise Refused("P031", message, outside=True)
     layers = () if shape.layers % pp == 0 else balanced(shape.layers, pp)
-    return plan.Layout(tp=tp, pp=pp, dp=world // (tp * pp), stage_layers=layers)
+    deals = bool(shape.experts) and tp > 1  # whole experts to each of a replica's ranks
+    cut = plan.Layout(tp=tp, pp=pp, dp=world // (tp * pp), stage_layers=layers)
+    return dataclasses.replace(cut, ep=tp, sequence_parallel=True) if deals else cut
 
 
 def _tensor_parallel(shape: plan.Shape, pp: int, gpus: int, free_gib: float, weights: float) -> int:
@@ -298,6 +309,7 @@ def _tensor_parallel(shape: plan.Shape, pp: int, gpus: int, free_gib: float, wei
         and weights / (tp * pp) > 0.75 * free_gib
         and 2 * tp * pp <= gpus
         and not shape.kv_groups % (2 * tp)
+        and not shape.experts % (2 * tp)
     ):
         tp *= 2
     return tp

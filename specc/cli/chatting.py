@@ -57,16 +57,26 @@ class Conversation:
             for line in response:
                 if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
                     continue
-                chunk = json.loads(line[len(b"data: ") :])
-                if "error" in chunk:
-                    raise Refusal(chunk["error"]["message"])
-                for choice in chunk["choices"]:
-                    yield choice["delta"].get("content") or ""
+                with self._read():
+                    chunk = json.loads(line[len(b"data: ") :])
+                    error = chunk["error"]["message"] if "error" in chunk else ""
+                    pieces = [c["delta"].get("content") or "" for c in chunk.get("choices", ())]
+                if error:
+                    raise Refusal(error)
+                yield from pieces
 
     def meet(self) -> None:
         """Learn the model's name."""
-        with self._asked("GET", "/v1/models") as response:
-            self.model = json.loads(response.read())["data"][0]["id"]
+        with self._asked("GET", "/v1/models") as response, self._read():
+            self.model = str(json.loads(response.read())["data"][0]["id"])
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        """What is not of the protocol comes from no server that can be talked with."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise Lost(f"what answers at {self.url} does not speak OpenAI's protocol") from None
 
     @contextlib.contextmanager
     def _asked(
@@ -84,7 +94,7 @@ class Conversation:
                 raise Refusal(_reason(response))
             yield response
         except (OSError, http.client.HTTPException) as error:
-            raise Lost(f"the server at {self.url} is gone ({error or type(error).__name__})") from None
+            raise Lost(f"the server at {self.url} is gone ({str(error) or type(error).__name__})") from None
         finally:
             connection.close()
 
@@ -115,6 +125,7 @@ def chat(options: argparse.Namespace) -> int:
             url = stack.enter_context(served(options, key))
             if isinstance(url, int):
                 return url
+        _check(url, key)
         talk = Conversation(url, key, "", options.system or "", marks(options.attributes), _settings(options))
         try:
             talk.meet()
@@ -123,6 +134,19 @@ def chat(options: argparse.Namespace) -> int:
             raise Outside(str(lost)) from None
         except Refusal as refusal:
             raise Outside(str(refusal)) from None
+
+
+def _check(url: str, key: str) -> None:
+    """Usage where an address is none, or a key cannot be sent."""
+    try:
+        where = urllib.parse.urlsplit(url)
+        good = bool(where.hostname) and where.port != 0  # a port that is none raises
+    except ValueError:
+        good = False
+    if not good:
+        raise Usage(f"`{url}` is no address of a server; write http://HOST:PORT")
+    if not all("!" <= letter <= "~" for letter in key):
+        raise Usage("SPECC_API_KEY holds what cannot be sent: a space, a line end or a letter beyond ASCII")
 
 
 def marks(said: str | None) -> str:
@@ -144,10 +168,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def served(options: argparse.Namespace, key: str) -> Iterator[str | int]:
     """The address of a `specc serve` of our own, or the exit code with which it did not come up."""
-    words = [sys.executable, "-m", "specc", "serve", options.checkpoint, "--host", "127.0.0.1", "--port", "0"]
+    words = [sys.executable, "-m", "specc", "serve", "--host=127.0.0.1", "--port=0"]
     for name in ("name", "tp", "pp", "gpus", "precision", "tokenizer", "chat_template", "max_length", "rows"):
         if (value := getattr(options, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words.append(f"--{name.replace('_', '-')}={value}")
+    words += ["--", options.checkpoint]
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,

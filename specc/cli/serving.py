@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import ipaddress
 import json
@@ -66,7 +67,10 @@ def wishes_of(options: argparse.Namespace) -> serving.Wishes:
 
 def _from_here(name: str | None) -> str:
     """A path that exists as seen from here, absolute; anything else is a name."""
-    return str(Path(name).absolute()) if name and Path(name).exists() else name or ""
+    with contextlib.suppress(OSError):  # too long for a path
+        if name and Path(name).exists():
+            return str(Path(name).absolute())
+    return name or ""
 
 
 def _warn_of_strangers(options: argparse.Namespace) -> None:

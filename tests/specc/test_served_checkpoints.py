@@ -192,6 +192,33 @@ def test_what_cannot_be_served_is_refused_with_a_code(tmp_path, code, word, made
     assert word in refused.value.message
 
 
+def test_experts_are_dealt_over_the_tensor_parallel_ranks(tmp_path):
+    experts = models.find("tiny-mixtral")[0].shape
+    role = planned(stage(tmp_path / "run" / "sft", shape=dataclasses.asdict(experts)), tp=2)[1]
+    assert (role.layout.ep, role.layout.etp, role.layout.sequence_parallel) == (2, 1, True)
+    assert not planned(tmp_path / "run" / "sft")[1].layout.sequence_parallel
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "x" * 5000])
+def test_a_path_that_cannot_be_is_refused(name):
+    with pytest.raises(Refused) as refused:
+        serving.plan_of(name, Wishes())
+    assert (refused.value.code, refused.value.outside) == ("R005", True)
+
+
+def test_a_tokenizer_whose_name_cannot_be_is_refused(tmp_path):
+    with pytest.raises(Refused) as refused:
+        planned(hugging_face(tmp_path / "tiny"), tokenizer="x" * 5000)
+    assert refused.value.code == "R034"
+
+
+@pytest.mark.parametrize("jobs", [3, [3], [{"stage": "sft", "roles": 3}], [{"stage": "sft", "roles": [{}]}]])
+def test_a_plan_beside_a_stage_that_is_none_says_no_template(tmp_path, jobs):
+    folder = stage(tmp_path / "run" / "sft")
+    (tmp_path / "run" / "plan.json").write_text(json.dumps({"jobs": jobs}))
+    assert planned(folder)[1].model.chat_template == ""
+
+
 LAYOUTS = [({"tp": 3}, "P012"), ({"tp": 4}, "P012"), ({"pp": 5}, "P016"), ({"tp": 2, "gpus": 3}, "P011")]
 
 
@@ -200,6 +227,12 @@ def test_a_layout_that_does_not_cut_the_model_is_refused(tmp_path, wishes, code)
     with pytest.raises(Refused) as refused:
         planned(hugging_face(tmp_path / "tiny"), **wishes)
     assert refused.value.code == code
+
+
+def test_a_feed_forward_that_does_not_divide_is_refused(tmp_path):
+    with pytest.raises(Refused, match="width 97") as refused:
+        planned(hugging_face(tmp_path / "tiny", intermediate_size=97), tp=2)
+    assert refused.value.code == "P014"
 
 
 def test_more_gpus_than_there_are_are_refused(tmp_path):
