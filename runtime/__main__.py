@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from runtime import failure, handover, lock, preflight
+from runtime import failure, handover, lock, preflight, rowstore
 from runtime.place import Place, place_of
 from runtime.problem import Problem
 from runtime.stop import StopFlag, die_with_parent
@@ -38,14 +38,14 @@ def main(arguments: list[str]) -> int:
 def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
     """One attempt at the role, with everything that goes wrong said in one line."""
     if preflight.is_finished(job, place):
-        return _already(job, place)
+        return _already(job, role, place)
     found = held = door = None
     try:
         preflight.check(plan, job, role, place)
         held = lock.take(place) if place.is_first else None
         if held and place.world == 1 and preflight.is_finished(job, place):  # while it waited for the lock
             held.close()
-            return _already(job, place)
+            return _already(job, role, place)
         door = _door(job, role, place)
     except Exception as error:
         if place.is_first or preflight.is_seen_by_all(error):
@@ -74,12 +74,14 @@ def attempt(plan: Plan, job: Job, role: Role, place: Place) -> int:
             held.close()
 
 
-def _already(job: Job, place: Place) -> int:
+def _already(job: Job, role: Role, place: Place) -> int:
     """What is left to do for a stage that has finished: a kill may have come before it threw things away."""
     if not place.is_first:
         return 0
     print(f"stage `{job.stage}` is finished already: {place.output}", flush=True)
     try:
+        if handover.makes_rows(role):
+            rowstore.Store(place.stage).remove()
         handover.discard(job, place)
     except (OSError, ValueError) as error:
         return failure.report(error, place.errors, place.rank, None)

@@ -21,7 +21,7 @@ from specc.plan import SERVE, Job, Role
 
 BULKY = ("shards", "checkpoint", "data")
 """Folders of a stage that may be discarded, besides its rows: what it made, and the tokens of what it read. A
-role's own checkpoints too."""
+role's own checkpoints too, and what a reference said of these tokens."""
 
 GOING = ".discarded-"
 
@@ -119,7 +119,9 @@ def is_discarded(stage: Path) -> bool:
 def _remove(stage: Path) -> None:
     """Rename first: what has begun to go is never taken for whole."""
     (stage / rowstore.ROWS).unlink(missing_ok=True)
-    for folder in [stage / name for name in BULKY] + sorted(stage.glob("*/checkpoint")):
+    numbers = sorted(stage.glob("reference/*/*.npy"))  # of texts, as `runtime.reference` stores them
+    inner = {*stage.glob("*/checkpoint"), *(file.parent for file in numbers)}
+    for folder in [stage / name for name in BULKY] + sorted(inner):
         going = folder.with_name(f"{GOING}{folder.name}")
         shutil.rmtree(going, ignore_errors=True)  # what a kill left
         if folder.is_dir() and not folder.is_symlink():

@@ -60,7 +60,9 @@ class Scale:
         return re.sub(self.pattern, "", text)
 
     def part(self, fraction: float) -> float:
-        """The score of something that is right to this part."""
+        """The score of something that is right to this part; ValueError for what is no number."""
+        if not math.isfinite(fraction):
+            raise ValueError(f"it gave {fraction}")
         return self.low + (self.high - self.low) * min(max(fraction, 0.0), 1.0)
 
 

@@ -311,6 +311,13 @@ def digest_of(rows: Blend, alive: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
+def check_vocabulary(tokens: Sequence[int], where: str, vocab: int) -> None:
+    """Every token is one that the model knows; Problem R019 names the row of another one."""
+    if max(tokens, default=0) >= vocab:
+        message = f"holds token {max(tokens)}, but the model has a vocabulary of {vocab}"
+        raise Problem("R019", f"{where} {message}")
+
+
 def means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The mean of each column that holds anything."""
     return {name: sum(column) / len(column) for name, column in columns.items() if len(column)}

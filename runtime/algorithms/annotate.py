@@ -22,6 +22,7 @@ from runtime.batch import Sample
 from runtime.data import steerlm
 from runtime.data.judged import JudgedForm, judged_text
 from runtime.judges import heard
+from runtime.making import check_vocabulary
 from runtime.place import made_by
 from runtime.problem import Problem
 
@@ -82,6 +83,8 @@ def step(run: Making) -> dict[str, Any]:
     wheres = [run.source.where(index) for index in run.indices()]
     with run.part("data"):
         asked, left = texts(rows, wheres, run.tokenizer, run.opened)
+        for each in asked:
+            check_vocabulary(each.sample.tokens, wheres[each.row], run.role.model.shape.vocab)
     with run.part("forward"):
         outputs = judged(run, [each.sample for each in asked])
     names = run.role.model.attributes

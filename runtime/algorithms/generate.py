@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runtime.data.prompts import PromptForm, Prompts, conversation
 from runtime.generate import Rollouts
 from runtime.handover import sections
-from runtime.making import means
+from runtime.making import check_vocabulary, means
 from runtime.online import sampling_of
 from runtime.problem import Problem
 from runtime.samplers import Sampler, sampler_of
@@ -180,8 +180,5 @@ def _read(run: Making, asking: Asking, index: int) -> Prompt | None:
     [found] = reader.read(inner)
     if found.dropped:
         return None
-    largest = run.role.model.shape.vocab
-    if max(found.tokens) >= largest:
-        message = f"holds token {max(found.tokens)}, but the model has a vocabulary of {largest}"
-        raise Problem("R019", f"{reader.rows.where(inner)} {message}")
+    check_vocabulary(found.tokens, reader.rows.where(inner), run.role.model.shape.vocab)
     return Prompt(index, found.tokens, reader.rows[inner])

@@ -27,7 +27,7 @@ from runtime.data import conversations
 from runtime.data.comparisons import filled
 from runtime.data.judged import JudgedForm, judged_conversation, judged_text
 from runtime.data.prompt_response import Encoded
-from runtime.making import means
+from runtime.making import check_vocabulary, means
 from runtime.problem import Problem
 from runtime.scoring import Rewarding, Scoring, function_of, scoring_of
 
@@ -176,10 +176,7 @@ def encoded(run: Making, settings: Settings, row: Row, where: str) -> Encoded:
         text = judged_text(whole, where, run.tokenizer, form)
     if text.dropped:  # begin and end alone do not fit
         raise Problem("R010", f"{where}: {text.dropped}")
-    largest = run.role.model.shape.vocab
-    if max(text.tokens) >= largest:
-        message = f"holds token {max(text.tokens)}, but the model has a vocabulary of {largest}"
-        raise Problem("R019", f"{where} {message}")
+    check_vocabulary(text.tokens, where, run.role.model.shape.vocab)
     return text
 
 

@@ -178,9 +178,12 @@ class Preferences:
         return [replace(side, labels=(reward,)) for side, reward in zip(sides, rewards, strict=True)]
 
     def _answered(self, source: Mapping[str, Any], output: str, where: str) -> Encoded:
-        """The source's prompt with a generated response, which is taken as it is."""
+        """The source's prompt with a generated response. Fields are stripped, but a space that the model
+        began with is its own: the source's template may have one there, too.
+        """
         field = next((f"output{i}" for i in range(len(source) + 1) if f"output{i}" not in source), "output")
-        form = self.form.of("{" + field + "}")
+        begins = " " * (len(output) - len(output.lstrip(" ")))
+        form = self.form.of(begins + "{" + field + "}")
         return prompt_response.encode({**source, field: output}, where, self.tokenizer, form)
 
 

@@ -87,6 +87,10 @@ class Spec(ReferenceSpec):
         if self.reference.model is not None:
             message = "the reference of an iteration is the policy that it starts from"
             raise conflict(message, "reference.model", "remove `model`, or use algorithm: dpo")
+        if self.generate.add_bos != self.spin.add_bos:
+            message = "answers are learnt behind the prompts that they were given to, begin token and all"
+            said = str(self.spin.add_bos).lower()
+            raise conflict(message, "generate.add_bos", f"use add_bos: {said} as in `spin`, or change both")
         if self.generate.max_tokens >= self.train.seq_length:
             message = (
                 f"answers of {self.generate.max_tokens} tokens leave no room for a prompt in rows of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -95,6 +96,12 @@ def test_a_text_without_its_scores_reads_as_none(before: str, score: int, after:
 
 def test_a_part_of_what_was_to_be_right_is_that_part_of_the_range() -> None:
     assert [Scale("(x)", 1.0, 5.0).part(p) for p in (0.0, 0.25, 1.0, 7.0, -1.0)] == [1.0, 2.0, 5.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize("said", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_no_part(said: float) -> None:
+    with pytest.raises(ValueError, match="it gave"):
+        Scale("(x)", 1.0, 5.0).part(said)
 
 
 @given(st.lists(st.none() | st.floats(-100, 100), max_size=8))

@@ -14,6 +14,9 @@ import toy_rows
 import toy_runs
 from toy_rows import clerk, job, plain, plan
 
+from runtime.making import check_vocabulary
+from runtime.problem import Problem
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -80,7 +83,11 @@ def test_what_is_discarded_is_gone_and_says_so(tmp_path):
     file = toy_runs.written(tmp_path, chain(tmp_path))
     done(file, "score", "best", "good")
     (tmp_path / "score" / "checkpoint" / "step-1").mkdir(parents=True)
+    stored = tmp_path / "score" / "reference" / "0a1b"  # as a stage that learns has it
+    stored.mkdir(parents=True)
+    (stored / "000000.npy").write_bytes(b"numbers")
     done(file, "both")
+    assert not stored.exists()
     for stage in ("score", "best"):
         left = {path.name for path in (tmp_path / stage).iterdir()}
         assert not left & {"rows.jsonl", "shards", "checkpoint"}
@@ -100,8 +107,18 @@ def test_a_kill_before_discarding_leaves_it_to_the_next_start(tmp_path):
     kept = toy_rows.rows(tmp_path, "good")
     for stage in ("score", "best"):  # as it was when output.json of the last stage had just been written
         toy_rows.written(tmp_path / stage / "rows.jsonl", kept)
+    (tmp_path / "both" / "shards").mkdir()
     done(file, "both")
     assert not (tmp_path / "score" / "rows.jsonl").exists()
+    assert not (tmp_path / "both" / "shards").exists()
+
+
+def test_a_token_that_the_model_does_not_know_is_refused_by_its_line():
+    check_vocabulary([0, 31], "rows.jsonl:3", 32)
+    with pytest.raises(Problem) as found:
+        check_vocabulary([0, 32], "rows.jsonl:3", 32)
+    assert found.value.code == "R019"
+    assert found.value.message == "rows.jsonl:3 holds token 32, but the model has a vocabulary of 32"
 
 
 def test_rows_of_a_stage_that_has_not_finished_are_refused(tmp_path):

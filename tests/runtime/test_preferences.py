@@ -225,6 +225,16 @@ def test_a_source_s_own_answer_is_chosen_over_the_generated_one(tmp_path):
     assert [list(s.labels) for s in data] == [[1.0], [0.0]]
 
 
+def test_a_space_that_a_generated_answer_begins_with_stays(tmp_path):
+    rows = [
+        generated({"input": "2+2=", "output": "4"}, " 5"),
+        generated({"input": "1+1=", "output": "2"}, "3"),
+    ]
+    form = {"kind": "generated", "prompt": "{input}", "response": " {output}"}
+    said = [shown(s)[1] for s in read(tmp_path, rows, **form)]
+    assert said == [" 4$", " 5$", " 2$", "3$"]
+
+
 def test_an_answer_that_was_cut_has_no_end_token(tmp_path):
     rows = [generated({"input": "q", "output": "a"}, "bbb", "length")]
     form = {"kind": "generated", "prompt": "{input}", "response": "{output}"}

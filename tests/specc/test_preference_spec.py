@@ -150,6 +150,7 @@ def test_more_iterations_leave_those_before_them_as_they_are(jobs):
         ("kto", "kto: {desirable_weight: 0.0, undesirable_weight: 0.0}", "kto.desirable_weight"),
         ("spin", "spin: {iterations: 3, beta: [0.1, 0.2]}", "spin.beta"),
         ("spin", "reference: {model: llama2-7b}", "reference.model"),
+        ("spin", "spin: {add_bos: true}", "generate.add_bos"),
         ("dpo", "reference: {model: llama2-7b}", "reference.model"),
     ],
 )
