@@ -38,7 +38,7 @@ class Settings:
 
     samples: int = 1  # of each prompt
     max_tokens: int = 1024
-    max_prompt_tokens: int = 0  # 0: what the model's positions leave beside a response
+    max_prompt_tokens: int = 0  # 0, or more than that: what the model's positions leave beside a response
     add_bos: bool = False
 
 
@@ -68,12 +68,7 @@ class Prompt:
 def opening(run: Making) -> Asking:
     """Read every prompt once, so that a bad row is found before the first response; count the long ones."""
     settings = run.program_settings(Settings)
-    longest = run.role.model.shape.max_positions - settings.max_tokens
-    most = settings.max_prompt_tokens or longest
-    if min(most, longest) < 1:
-        positions = run.role.model.shape.max_positions
-        message = f"responses of {settings.max_tokens} tokens leave no room for a prompt in {positions}"
-        raise Problem("R001", f"{message} positions; lower generate.max_tokens")
+    most = longest_prompt(settings, run.role.model.shape.max_positions)
     sampling = sampling_of(run.settings, run.tokenizer, seed_of(run))
     sampler = sampler_of(cast("Run", run), run.table())
     asking = Asking(readers_of(run, most, settings.add_bos), sampler, sampling, settings)
@@ -83,6 +78,17 @@ def opening(run: Making) -> Asking:
     if dropped:
         run.say(f"{dropped} of {len(run.source)} prompts are left out (longer than {most} tokens)")
     return asking
+
+
+def longest_prompt(settings: Settings, positions: int) -> int:
+    """Tokens of a prompt at most: as the plan says, and so few that the longest response has its positions
+    behind it. Problem R001 where that is none.
+    """
+    room = positions - settings.max_tokens
+    if room < 1:
+        message = f"responses of {settings.max_tokens} tokens leave no room for a prompt in {positions}"
+        raise Problem("R001", f"{message} positions; lower generate.max_tokens")
+    return min(settings.max_prompt_tokens or room, room)
 
 
 def readers_of(run: Making, most: int, add_bos: bool) -> list[Prompts]:

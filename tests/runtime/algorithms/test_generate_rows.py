@@ -9,6 +9,7 @@ import toy_rows
 import toy_runs
 from toy_rows import attempt, job, plan, role
 
+from runtime.problem import Problem
 from specc.plan import Layout
 
 pytestmark = pytest.mark.torch
@@ -156,3 +157,15 @@ def test_the_end_token_is_not_part_of_the_output(world, tmp_path):
     assert all((len(row["output"]) == 6) == (row["finish"] == "length") for row in found)
     cut = sum(row["finish"] == "length" for row in found)
     assert toy_rows.output(tmp_path, "ask")["cut_at_max_tokens"] == cut
+
+
+def test_a_prompt_leaves_the_longest_response_its_positions():
+    """Else a long prompt would shorten its response in silence, or be refused hours later."""
+    from runtime.algorithms.generate import Settings, longest_prompt
+
+    said = [(0, 24), (10, 10), (24, 24), (25, 24), (2048, 24)]
+    assert [longest_prompt(Settings(max_tokens=8, max_prompt_tokens=most), 32) for most, _ in said] == [
+        longest for _, longest in said
+    ]
+    with pytest.raises(Problem, match="leave no room for a prompt in 8 positions"):
+        longest_prompt(Settings(max_tokens=8), 8)
