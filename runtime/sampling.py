@@ -23,6 +23,12 @@ from torch import Tensor
 LOGPROBS = "raw"
 """What the returned log-probabilities are of: the model's distribution itself."""
 
+COLDEST = 1e-5
+"""Temperatures above 0 count as at least this: logits over less would leave the range of fp32."""
+
+LEAST_PENALTY = 1e-3
+"""And repetition penalties as at least this."""
+
 
 class SamplingError(ValueError):
     """A setting cannot be met."""
@@ -106,10 +112,12 @@ class Knobs:
         ks = [min(row.top_k or vocab, vocab) if d else vocab for row, d in zip(rows, drawn, strict=True)]
         ps = [row.top_p if d else 1.0 for row, d in zip(rows, drawn, strict=True)]
         return Knobs(
-            temperature_B=column([row.temperature for row in rows], 0, torch.float32),
+            temperature_B=column(
+                [max(r.temperature, COLDEST) if r.temperature else 0 for r in rows], 0, torch.float32
+            ),
             top_k_B=column(ks, vocab, torch.int64),
             top_p_B=column(ps, 1.0, torch.float32),
-            penalty_B=column([row.repetition_penalty for row in rows], 1.0, torch.float32),
+            penalty_B=column([max(r.repetition_penalty, LEAST_PENALTY) for r in rows], 1.0, torch.float32),
         )
 
 

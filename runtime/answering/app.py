@@ -120,7 +120,7 @@ class Answering:
             if reply.stream:
                 return Events(self._pieces(reply, call), lambda: self.exchange.leave(call))
             heard, answers = await self._whole(request, call, len(reply.wanted))
-            return JSONResponse(reply.whole(heard, answers))
+            return JSONResponse(await asyncio.to_thread(reply.whole, heard, answers))
 
         return answer
 
@@ -137,7 +137,7 @@ class Answering:
                 for piece in reply.pieces(place, event):
                     yield piece
         except (Refused, Closed) as error:  # the status is out already
-            yield _error(503, str(error))
+            yield _error(400 if isinstance(error, Refused) else 503, str(error))
             return
         for piece in reply.last():
             yield piece
@@ -165,6 +165,8 @@ class Answering:
     def _submit(self, wanted: tuple[Wanted, ...]) -> Call:
         try:
             return self.exchange.submit([self.prompter.clipped(one) for one in wanted])
+        except BadRequest as bad:
+            raise Unanswerable(bad.status, bad.message, bad.field) from None
         except Full as error:
             raise Unanswerable(429, str(error)) from None
         except Closed as error:
@@ -174,7 +176,9 @@ class Answering:
 
     def _admit(self, request: Request) -> None:
         given = request.headers.get("authorization", "")
-        if self.key and not hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
+        if self.key and not hmac.compare_digest(
+            given.encode("latin-1", "replace"), f"Bearer {self.key}".encode()
+        ):
             raise Unanswerable(401, "this server wants its key (Authorization: Bearer ...)")
 
     async def _body(self, request: Request) -> dict[str, Any]:

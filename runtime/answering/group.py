@@ -77,16 +77,23 @@ def _limit(role: Role, own: dict[str, Any]) -> int:
 def key(own: dict[str, Any]) -> str:
     """The key that clients have to know, from a file or the environment; empty where there is none."""
     file = own.get("key_file")
-    if not file:
-        return os.environ.get(KEY, "").strip()
+    found, where = os.environ.get(KEY, "").strip(), KEY
+    if file:
+        found, where = _text(file), f"the key file `{file}`"
+        if not found:
+            raise Problem("R005", f"{where} is empty", outside=True)
+    if not all("!" <= letter <= "~" for letter in found):  # no client could send it
+        message = f"{where} holds what no header can: a space, a line end or a letter beyond ASCII"
+        raise Problem("R005", message, outside=True)
+    return found
+
+
+def _text(file: str) -> str:
     try:
-        found = Path(file).read_text(encoding="utf-8").strip()
+        return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise Problem("R005", f"the key file `{file}` cannot be read: {reason}", outside=True) from None
-    if not found:
-        raise Problem("R005", f"the key file `{file}` is empty", outside=True)
-    return found
 
 
 def _loaded(plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any, vocab: int) -> Generator:

@@ -138,7 +138,10 @@ class Reader:
         """Characters at the end that may be cut off: a stop text or the begin of one, a tail before it."""
         whole = len(self._held) - self._stop_at()
         wanted = (*self.stops, *(self.tail + stop for stop in self.stops), self.tail)
-        sizes = [n for text in wanted for n in range(1, len(text) + 1) if self._held.endswith(text[:n])]
+        most = len(self._held)
+        sizes = [
+            n for text in wanted for n in range(1, min(len(text), most) + 1) if self._held.endswith(text[:n])
+        ]
         return max([whole + len(self.tail) if whole else 0, *sizes])
 
     def _given(self, size: int) -> Piece:

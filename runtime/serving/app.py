@@ -163,10 +163,10 @@ def application(
 async def _read(request: Request, most_bytes: int) -> wire.Request:
     """The request's tensors; a body that is too large, too slow or not of the protocol is refused."""
     said = request.headers.get("content-length", "")
-    if said.isdigit() and int(said) > most_bytes:
+    if said.isdecimal() and int(said) > most_bytes:
         raise Unanswerable(413, f"the body is {said} bytes, more than {most_bytes}")
     length = request.headers.get(JSON_LENGTH)
-    if length is not None and not length.isdigit():
+    if length is not None and not (length.isdecimal() and len(length) < 18):
         raise Unanswerable(400, f"{JSON_LENGTH} is {length!r}, not a number")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Unanswerable(400, "a compressed body is not taken")

@@ -105,6 +105,21 @@ def test_greedy_rows_take_the_largest_beside_rows_that_draw():
     assert (tokens[1::2] > 40).all()
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1e-3, 1e-40])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-39, 1e-9])
+def test_the_coldest_row_that_draws_takes_the_largest(temperature, penalty):
+    import torch
+
+    from runtime.sampling import choose
+
+    row = settings(temperature=temperature, repetition_penalty=penalty)
+    scores = 1000 * logits(8)
+    seen = torch.zeros_like(scores, dtype=torch.bool)
+    seen[torch.arange(8), scores.argmax(-1)] = True
+    tokens, _ = choose(scores, knobs(*[row] * 8), torch.full((8,), 0.999, dtype=torch.float64), seen)
+    assert torch.equal(tokens, scores.argmax(-1))
+
+
 def test_draws_follow_the_distribution():
     import numpy as np
     import torch

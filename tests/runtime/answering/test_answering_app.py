@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.answering import app as apps
-from runtime.answering import stream
+from runtime.answering import prompts, stream
 
 URLS = ("/v1/completions", "/v1/chat/completions", "/generate")
 
@@ -235,6 +235,46 @@ def test_a_key_lets_in_who_knows_it_and_health_is_open():
         right = {"Authorization": "Bearer s3cret"}
         assert ask(answering, "POST", URLS[2], json={"sentences": ["a"]}, headers=right).status_code == 200
         assert ask(answering, "GET", "/health").status_code == 200
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "with space", "schlüssel"])
+def test_a_key_that_no_client_can_send_is_refused_before_anything_is_loaded(key, tmp_path, monkeypatch):
+    from runtime.answering import group
+    from runtime.problem import Problem
+
+    (tmp_path / "key").write_text(key, encoding="utf-8")
+    for own in ({"key_file": str(tmp_path / "key")}, {}):
+        monkeypatch.setenv(group.KEY, "s3cret" if own else key)
+        with pytest.raises(Problem, match="what no header can") as found:
+            group.key(own)
+        assert found.value.code == "R005"
+        assert key not in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (URLS[0], {"prompt": "abcde", "echo": True, "logprobs": 1}),
+        (URLS[0], {"prompt": ["a", "abcde"], "echo": True, "logprobs": 1, "stream": True}),
+        (URLS[2], {"sentences": ["abcde"], "compute_logprob": True}),
+    ],
+)
+def test_a_prompt_is_told_in_one_pass_and_so_is_bounded(answering, monkeypatch, url, body):
+    monkeypatch.setattr(prompts, "MOST_HEARD", 4 * 259)
+    response = ask(answering, "POST", url, json=body)
+    assert response.status_code == 400
+    assert "the limit is 4 tokens" in response.json()["error"]["message"]
+    quiet = {name: value for name, value in body.items() if name not in ("logprobs", "compute_logprob")}
+    assert ask(answering, "POST", url, json=quiet).status_code == 200
+    assert len(answering.exchange) == 0
+
+
+def test_what_the_model_refuses_in_a_stream_is_the_clients_fault():
+    with parrot.answering() as (answering, ranks):
+        ranks.mute.set()
+        threading.Timer(0.3, answering.exchange.refuse, [0, "has no meaning"]).start()
+        told = ask(answering, "POST", URLS[0], json={"prompt": "a", "stream": True}).text
+    assert json.loads(told.splitlines()[0].removeprefix("data: "))["error"]["code"] == 400
 
 
 def test_above_the_bound_clients_are_told_to_come_again():

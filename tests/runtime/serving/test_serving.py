@@ -116,6 +116,8 @@ def test_many_at_once_get_each_their_own() -> None:
         ("double/other", b"{}", {}, 404, "nothing at POST"),
         ("double/infer", bytes(2 << 20), {}, 413, "more than"),
         ("double/infer", b"{}", {"Inference-Header-Content-Length": "x"}, 400, "not a number"),
+        ("double/infer", b"{}", {"Inference-Header-Content-Length": "²"}, 400, "not a number"),
+        ("double/infer", b"{}", {"Inference-Header-Content-Length": "9" * 5000}, 400, "not a number"),
         ("double/infer", b"{}", {"Inference-Header-Content-Length": "99"}, 400, "99 bytes long"),
         ("double/infer", b"{}", {"Content-Encoding": "gzip"}, 400, "compressed"),
     ],
