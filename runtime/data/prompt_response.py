@@ -1,7 +1,8 @@
 """Prompt/response rows as tokens: a template for each half, the loss on the response only.
 
 The prompt's template is cut before every placeholder, with the spaces that precede it; every piece is
-tokenised by itself, so the tokens of the response do not depend on the prompt. Values are stripped.
+tokenised by itself, so the tokens of the response do not depend on the prompt. Values are stripped, but
+those of rows that a stage made are learnt as they are: a space between them is what the model was asked with.
 An over-long row loses part of its prompt's *fields*, never of the template's own words, and never of
 the response: a row whose response alone is too long is dropped.
 """
@@ -72,12 +73,13 @@ class Form:
     answer_only: bool = True
     add_bos: bool = False
     add_eos: bool = True
+    strip: bool = True  # spaces around values
 
 
 def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form) -> Encoded:
     """The row's tokens and mask; Problem R010 names file and line of a bad row."""
-    prompt = [_ids(piece, row, where, tokenizer) for piece in pieces(form.prompt)]
-    response = ids(form.response, row, where, tokenizer)
+    prompt = [_ids(piece, row, where, tokenizer, form.strip) for piece in pieces(form.prompt)]
+    response = ids(form.response, row, where, tokenizer, form.strip)
     start = [tokenizer.bos_id] if form.add_bos and tokenizer.bos_id is not None else []
     end = [tokenizer.eos_id] if form.add_eos and tokenizer.eos_id is not None else []
     if not response and not end:
@@ -103,9 +105,11 @@ def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form)
     return Encoded(context + answer, untrained + [1] * len(answer), cut=excess > 0)
 
 
-def ids(template: str, row: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> list[int]:
+def ids(
+    template: str, row: Mapping[str, Any], where: str, tokenizer: Tokenizer, strip: bool = True
+) -> list[int]:
     """The tokens of a template with the row's fields in it, piece by piece."""
-    return [i for piece in pieces(template) for i in _ids(piece, row, where, tokenizer)]
+    return [i for piece in pieces(template) for i in _ids(piece, row, where, tokenizer, strip)]
 
 
 def shortened(
@@ -126,17 +130,18 @@ def shortened(
     return kept
 
 
-def _ids(piece: Piece, row: Mapping[str, Any], where: str, tokenizer: Tokenizer) -> list[int]:
+def _ids(piece: Piece, row: Mapping[str, Any], where: str, tokenizer: Tokenizer, strip: bool) -> list[int]:
     words = piece.words
     if piece.field:
-        words += value(row, piece.field, where)
+        found = value(row, piece.field, where)
+        words += found.strip(" ") if strip else found
     if words.startswith(" ") and getattr(tokenizer, "adds_leading_space", False):
         words = words[1:]
     return list(tokenizer.encode(words)) if words else []
 
 
 def value(row: Mapping[str, Any], field: str, where: str) -> str:
-    """A field of the row as stripped text; dots go into objects. R010 when it is missing or no text."""
+    """A field of the row as text; dots go into objects. R010 when it is missing or no text."""
     found: Any = row
     for part in [field] if field in row else field.split("."):
         if not isinstance(found, Mapping) or part not in found:
@@ -145,7 +150,7 @@ def value(row: Mapping[str, Any], field: str, where: str) -> str:
         found = found[part]
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         raise Problem("R010", f"{where}: field `{field}` is {kind(found)}; expected text")
-    return str(found).strip(" ")
+    return str(found)
 
 
 def kind(found: Any) -> str:

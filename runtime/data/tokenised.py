@@ -215,6 +215,7 @@ def learnt_form(data: Mapping[str, Any], train: Mapping[str, Any], sft: Mapping[
         answer_only=sft.get("answer_only", True),
         add_bos=sft.get("add_bos", False),
         add_eos=sft.get("add_eos", True),
+        strip=not data.get("from"),
     )
 
 

@@ -177,6 +177,16 @@ def test_values_are_stripped_and_templates_are_not():
     assert marks(encoded) == "0" * 9 + "1" * 4
 
 
+def test_what_a_stage_made_is_learnt_with_its_spaces():
+    """A decision transformer's prompt ends in one, and a response may begin with one."""
+    made = {"path": "rows.jsonl", "from": {"stage": "select", "run": ""}}
+    form = form_of("train", "sft", made, {"seq_length": 99}, {"add_eos": False})
+    row = {"input": "2+2= <rm_score>: 5.0 ", "output": "four "}
+    assert text(encode(row, "r", Letters(), form)) == "2+2= <rm_score>: 5.0 four "
+    plain = form_of("train", "sft", {"path": "rows.jsonl"}, {"seq_length": 99}, {"add_eos": False})
+    assert text(encode(row, "r", Letters(), plain)) == "2+2= <rm_score>: 5.0four"
+
+
 def test_a_tokenizer_that_adds_a_space_does_not_get_a_second_one():
     tokenizer = Letters()
     tokenizer.adds_leading_space = True
