@@ -35,5 +35,5 @@ class Learnt:
         if found is None:
             return [Encoded(dropped=hh.UNLIKE)]
         fields: dict[str, Any] = dict(zip(("prompt", "answer"), found, strict=True))
-        form = replace(self.form, prompt="{prompt}", response=" {answer}")
+        form = replace(self.form, prompt="{prompt}", response=" {answer}", strip=True)
         return [prompt_response.encode(fields, where, self.tokenizer, form)]

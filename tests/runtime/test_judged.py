@@ -246,8 +246,9 @@ def test_their_prompts_end_where_the_assistant_speaks(tmp_path):
     assert samples.facts["dropped"] == {hh.UNLIKE: 2}
 
 
-def test_their_chosen_answers_can_be_learnt(tmp_path):
-    form = form_of("train", "sft", {}, {"seq_length": 200}, {})
+@pytest.mark.parametrize("made", [{}, {"from": {"stage": "mix", "run": ""}}])
+def test_their_chosen_answers_can_be_learnt(tmp_path, made):
+    form = form_of("train", "sft", made, {"seq_length": 200}, {})
     samples = read(tmp_path, DIALOGUES, form, format="hh")
     [sample] = [samples[i] for i in range(len(samples))]
     assert "".join(map(chr, sample.tokens)) == f"{BEFORE} 4\x02"
