@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch.distributed as dist
 
 from runtime import engines
-from runtime.agreement import rank, shared
+from runtime.agreement import rank, said, shared
 from runtime.batch import Sample
 from runtime.dealing import Table, by_sample, deal, gathered
 from runtime.engine import Engine
@@ -261,7 +262,7 @@ def sampler_of(run: Run, table: Table) -> Sampler:
     group = parallel.groups.tp if by_tensor_alone else parallel.groups.mp
     unload = bool(section.get("unload"))
     settings = settings_of(run, name, 1 if by_tensor_alone else parallel.layout.pp, unload)
-    folder = scratch_of(run)
+    folder = said(partial(scratch_of, run))
     other = None
     if replicas.leads:
         from importlib import import_module
@@ -318,7 +319,7 @@ def devices_of(run: Run, group: Any) -> dict[str, str]:
 
 def scratch_of(run: Run) -> Path:
     """Where weights are handed over: in memory on one machine that has room, else in the attempt's folder.
-    The name follows from the run's, so that what a killed attempt left is used again.
+    The name follows from the run's, so that what a killed attempt left is used again. Rank 0's word counts.
     """
     memory = Path("/dev/shm")
     role, element = run.role, 2 if run.role.precision == "bf16" else 4
@@ -326,6 +327,17 @@ def scratch_of(run: Run) -> Path:
     if run.place.nodes == 1 and memory.is_dir():
         name = hashlib.sha256(str(run.place.role.resolve()).encode()).hexdigest()[:16]
         folder = memory / f"specc-{os.getuid()}-{name}"
-        if folder.exists() or shutil.disk_usage(memory).free > needed:
+        has_room = folder.exists() or shutil.disk_usage(memory).free > needed
+        if has_room and made_own(folder):
             return folder / "weights"
     return run.place.attempt / "engines" / "weights"
+
+
+def made_own(folder: Path) -> bool:
+    """Make a folder that only this user can look into; false where it is somebody else's."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -81,7 +82,9 @@ def free_gib() -> float:
 
 
 def gpus(command: str = "nvidia-smi") -> list[Gpu]:
-    """The CUDA GPUs of this machine; empty when there are none or the driver does not answer."""
+    """The CUDA GPUs of this machine that a process here may use; empty when there are none or the driver does
+    not answer.
+    """
     if not any(Path("/dev").glob("nvidia[0-9]*")) or not shutil.which(command):
         return []
     words = [command, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
@@ -89,7 +92,24 @@ def gpus(command: str = "nvidia-smi") -> list[Gpu]:
         said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return read_gpus(said)
+    return visible(read_gpus(said), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(found: Sequence[Gpu], said: str | None) -> list[Gpu]:
+    """Those of CUDA_VISIBLE_DEVICES, which the driver's tool does not heed. CUDA stops at what is none;
+    one that is named by its UUID is taken for one like the first.
+    """
+    if said is None:
+        return list(found)
+    kept: list[Gpu] = []
+    for name in map(str.strip, said.split(",")):
+        if name.isdecimal() and int(name) < len(found):
+            kept.append(found[int(name)])
+        elif name.startswith(("GPU-", "MIG-")) and found:
+            kept.append(found[0])
+        else:
+            break
+    return kept
 
 
 def read_gpus(said: str) -> list[Gpu]:
