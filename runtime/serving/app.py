@@ -142,7 +142,8 @@ def application(
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Unanswerable)
-        return JSONResponse({"error": error.message}, error.status)
+        message = error.message.encode("utf-8", "backslashreplace").decode()  # names may hold half characters
+        return JSONResponse({"error": message}, error.status)
 
     async def unknown(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"there is nothing at {request.method} {request.url.path}"}, 404)

@@ -136,8 +136,8 @@ def _form(name: str, entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes)
     if not whole or len(sizes) > MOST_DIMENSIONS:
         raise BadTensors(f"tensor `{name}` has no shape of at most {MOST_DIMENSIONS} sizes")
-    if math.prod(sizes) > MOST_ELEMENTS:
-        raise BadTensors(f"tensor `{name}` has {math.prod(sizes)} elements, more than {MOST_ELEMENTS}")
+    if math.prod(max(size, 1) for size in sizes) > MOST_ELEMENTS:  # beside a 0 no size may be endless either
+        raise BadTensors(f"tensor `{name}` has a shape of more than {MOST_ELEMENTS} elements")
     return datatype, tuple(sizes)
 
 

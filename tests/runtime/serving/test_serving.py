@@ -115,6 +115,7 @@ def test_many_at_once_get_each_their_own() -> None:
         ("triple/infer", b"{}", {}, 404, "no model `triple`"),
         ("double/other", b"{}", {}, 404, "nothing at POST"),
         ("double/infer", bytes(2 << 20), {}, 413, "more than"),
+        ("double/infer", b'{"inputs": [{"name": "\\ud800"}]}', {}, 400, "ud800"),
         ("double/infer", b"{}", {"Inference-Header-Content-Length": "x"}, 400, "not a number"),
         ("double/infer", b"{}", {"Inference-Header-Content-Length": "²"}, 400, "not a number"),
         ("double/infer", b"{}", {"Inference-Header-Content-Length": "9" * 5000}, 400, "not a number"),

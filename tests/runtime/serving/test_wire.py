@@ -103,6 +103,8 @@ def entry(**changes: Any) -> bytes:
         (entry(shape=[True, 2]), "has no shape"),
         (entry(shape=[-2]), "has no shape"),
         (entry(shape=[1 << 40]), "more than"),
+        (entry(shape=[10**4000, 10**4000]), "more than"),
+        (entry(shape=[0, 10**30], data=[]), "more than"),
         (entry(shape=[3]), "2 elements, but its shape says 3"),
         (entry(data=[1, "2"]), "holds '2'"),
         (entry(data=[1, 2.5]), "holds 2.5"),
