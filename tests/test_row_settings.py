@@ -259,3 +259,14 @@ def test_a_section_holds_nothing_that_is_lost_on_the_way():
         )
         taken = {"score": {"attributes", "micro_batch"}}.get(program, set())
         assert section - taken <= emitted
+
+
+# ── nothing is left ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_selector_that_leaves_nothing_says_so_itself(rows):
+    cut = [{"input": "a", "output": "b", "reward": 1.0, "finish": "length"}]
+    with pytest.raises(Problem, match=r"R011: none of the 1 rows has a reward above the threshold of 2"):
+        rows("above", cut, threshold=2)
+    with pytest.raises(Problem, match=r"R011: all 1 responses were cut .* use truncated: keep"):
+        rows("best_of_n", cut, truncated="drop")

@@ -5,7 +5,7 @@ With `truncated: drop`, responses that were cut at their limit (`finish: length`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,15 @@ def step(run: Making) -> dict[str, float]:
     kept = above(ended(rows, settings.truncated), settings.threshold)
     run.put(kept)
     return means({"reward": [row["reward"] for row in rows]}) | {"kept": len(kept) / max(len(rows), 1)}
+
+
+def closing(run: Making, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """What stayed; Problem R011 when nothing did, here and not in a stage that learns from it."""
+    if next(rows(), None) is None:
+        threshold = run.program_settings(Settings).threshold
+        message = f"none of the {len(run.source)} rows has a reward above the threshold of {threshold:g}"
+        raise Problem("R011", f"{message}; lower it, or look at the rewards of the stage before")
+    return rows()
 
 
 def above(rows: Iterable[Row], threshold: float) -> list[Row]:
