@@ -10,7 +10,7 @@ import sys
 import pytest
 import toy_runs
 
-from runtime import preflight
+from runtime import handover, preflight, rowstore
 from runtime.place import place_of
 from specc import shipped
 from specc.compile import compile_spec
@@ -37,7 +37,18 @@ def test_preflight_takes_the_twin_of_every_spec(tmp_path, name):
             for needed in {each.model.weights.stage for each in group.roles} - {""}:
                 (tmp_path / needed).mkdir(exist_ok=True)
                 (tmp_path / needed / "output.json").write_text("{}")
+            for _, settings in handover.sections(read):
+                if settings.get("from"):
+                    rows_made(tmp_path / settings["from"]["stage"])
             preflight.check(plan, read, role, place)
+
+
+def rows_made(stage):
+    """The folder of a stage that has made a row."""
+    stage.mkdir(exist_ok=True)
+    (stage / "rows.jsonl").write_text('{"input": "1 + 1 =", "output": " 2"}\n')
+    output = {"rows": 1, "sha256": rowstore.sha256_of(stage / "rows.jsonl")}
+    (stage / "output.json").write_text(json.dumps(output))
 
 
 @pytest.mark.parametrize("name", ["ppo_llama70b", "grpo_gsm8k", "reinforce_gsm8k"])
