@@ -117,7 +117,8 @@ def _of_stage(stage: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[s
     stands_in = getattr(algorithms.load(stage["algorithm"]), "stands_in", None)
     subset = stands_in(stage) if stands_in else None
     for key, data in (stage.get("data") or {}).items():
-        yield from _of_data(data, f"{prefix}data.{key}", folder, chats, judged, subset)
+        chat = chats and _may_chat(stage, key)
+        yield from _of_data(data, f"{prefix}data.{key}", folder, chat, judged, subset)
 
 
 def _of_role(role: Mapping[str, Any], prefix: str, folder: Path) -> Iterator[str]:
@@ -186,6 +187,14 @@ def _are_judged(stage: Mapping[str, Any]) -> bool:
     return "format" not in rows.model_fields or "chat" not in get_args(rows.model_fields["format"].annotation)
 
 
+def _may_chat(stage: Mapping[str, Any], key: str) -> bool:
+    """Whether a data set may say that its rows are conversations; of a list nobody asks."""
+    data = sections.inner(algorithms.load(stage["algorithm"]).Spec, "data")
+    rows = sections.inner(data, key) if data and key in sections.keys(data) else None
+    form = rows.model_fields.get("format") if rows else None
+    return rows is None or (form is not None and "chat" in get_args(form.annotation))
+
+
 def _of_data(
     said: Any, path: str, folder: Path, chats: bool, judged: bool, subset: str | None = None
 ) -> Iterator[str]:
@@ -210,7 +219,8 @@ def _few(said: Any, folder: Path, chats: bool, judged: bool, subset: str | None)
     if not elsewhere and _is_here(rows["path"], folder):
         return {**rows, "limit": limit}
     kept = {key: value for key, value in rows.items() if key not in ("path", "from", "split", "subset")}
-    forms_itself = kept.get("prompt", "{input}") != "{input}" or "format" not in kept
+    says_nothing = isinstance(said, str)  # but where it lies
+    forms_itself = kept.get("prompt", "{input}") != "{input}" or ("format" not in kept and not says_nothing)
     form = {"format": "chat"} if chats and not judged and not forms_itself else {}
     form = {"subset": subset} if subset else form
     return {**kept, **form, "path": "builtin:arithmetic", "limit": limit}

@@ -35,7 +35,9 @@ class Weighted(Asked):
     follow one another."""
 
 
-AnyPrompts = Annotated[Many[Weighted], BeforeValidator(_as_list)]
+AnyPrompts = Annotated[
+    Many[Weighted], BeforeValidator(_as_list, json_schema_input_type=Weighted | tuple[Weighted, ...])
+]
 """One data set of prompts, or a list of them."""
 
 

@@ -1,6 +1,7 @@
 """The tiny twin: what shrinks, what stays."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -163,8 +164,11 @@ def test_every_model_of_the_catalog_has_a_sound_twin(name):
 def test_every_shipped_spec_has_a_twin_with_the_same_stages(spec):
     large, small = compile_spec(spec), compile_spec(spec, tiny=True, here=True)
     assert small.plan, small.diagnostics
-    assert [job.name for job in small.plan.jobs] == [job.name for job in large.plan.jobs]
-    assert [job.depends_on for job in small.plan.jobs] == [job.depends_on for job in large.plan.jobs]
+    names = {job.name for job in small.plan.jobs}
+    kept = [job for job in large.plan.jobs if job.name in names]  # of many rounds a twin has two
+    assert len(kept) == len(large.plan.jobs) or re.search(r"-2-\w+$", kept[-1].name)
+    assert [job.name for job in small.plan.jobs] == [job.name for job in kept]
+    assert [job.depends_on for job in small.plan.jobs] == [job.depends_on for job in kept]
 
 
 def test_a_tokenizer_that_is_absent_is_trained_with_the_marks_of_its_family(twin):
@@ -175,7 +179,6 @@ def test_a_tokenizer_that_is_absent_is_trained_with_the_marks_of_its_family(twin
         "gemma-7b": "gemma",
         "mixtral-8x7b": "mistral",
         "nemotron4-340b": "nemotron",
-        "gpt3-5b": "gpt",
     }
     for name, family in names.items():
         (role,) = twin(name=name).jobs[0].roles
@@ -206,5 +209,5 @@ def test_what_stands_in_for_something_is_said(tmp_path):
         (d.code, d.severity, d.path, d.message) for d in compile_spec(path, tiny=True, here=True).diagnostics
     ]
     rows = "data.train `nowhere.jsonl` is not on this machine: the twin reads generated rows"
-    assert ("G010", "warning", rows) in said
+    assert ("G010", "warning", "", rows) in said
     assert any("a small one with the special tokens of llama3 is trained" in message for *_, message in said)
