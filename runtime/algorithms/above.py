@@ -39,7 +39,7 @@ def step(run: Making) -> dict[str, float]:
 
 def closing(run: Making, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
     """What stayed; Problem R011 when nothing did, here and not in a stage that learns from it."""
-    if next(rows(), None) is None:
+    if len(run.source) and next(rows(), None) is None:
         threshold = run.program_settings(Settings).threshold
         message = f"none of the {len(run.source)} rows has a reward above the threshold of {threshold:g}"
         raise Problem("R011", f"{message}; lower it, or look at the rewards of the stage before")

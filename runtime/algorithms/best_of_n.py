@@ -40,7 +40,7 @@ def step(run: Making) -> dict[str, float]:
 def closing(run: Making, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
     """The best of all: the best of what is best in each batch."""
     chosen = best_of_n(rows(), run.program_settings(Settings).keep)
-    if not chosen:  # rows that were not all cut have a best one
+    if len(run.source) and not chosen:  # rows that were not all cut have a best one
         message = f"all {len(run.source)} responses were cut at their limit and left out (truncated: drop)"
         raise Problem("R011", f"{message}; use truncated: keep, or a larger generate.max_tokens")
     run.facts |= means({"reward_mean": [row["reward"] for row in chosen]})
