@@ -22,7 +22,7 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest
 
-## make test-fast  the compiler's tests only: no torch, under a minute
+## make test-fast  the compiler's tests only: no torch
 test-fast: .venv/.ready
 	$(BIN)/python -m pytest -m 'not torch and not slurm and not slow'
 
