@@ -187,7 +187,7 @@ class Rows:
         stopped = (self.stops[:rows] == tokens[:, None]).any(1)
         for i, texts in enumerate(self.texts):
             if texts is not None and not stopped[i]:
-                stopped[i] = texts.completed_by_last(self.tokens[i, : self.count[i]].tolist())
+                stopped[i] = texts.completed_by_last(self.tokens[i, : self.count[i]])
         stopped &= self.count[:rows] >= self.least[:rows]
         done = stopped | self.aborted[:rows] | (self.count[:rows] >= self.budget[:rows])
         for i, request in enumerate(self.requests):

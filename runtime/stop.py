@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from runtime.failure import failed_peers
@@ -24,6 +26,7 @@ class StopFlag:
     def __init__(self, file: Path, attempt: Path, rank: int):
         self.file, self.attempt, self.rank = file, attempt, rank
         self.signalled = False
+        self._looked = -math.inf
 
     def listen(self) -> None:
         """Take the signals. A process that waits in a collective cannot run a handler, so a thread
@@ -39,6 +42,14 @@ class StopFlag:
     def is_raised(self) -> bool:
         """Was this process told to stop?"""
         return self.signalled or self.file.exists()
+
+    def is_seen(self, every: float = 0.25) -> bool:
+        """As `is_raised`, for who asks at every token: the file is looked for once in `every` seconds, as
+        its folder may lie on a network."""
+        if self.signalled or (now := time.monotonic()) - self._looked < every:
+            return self.signalled
+        self._looked = now
+        return self.file.exists()
 
     def _note(self, number: int, frame: object) -> None:
         self.signalled = True

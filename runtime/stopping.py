@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 Decode = Callable[[Sequence[int]], str]
 
 _SEAM = 4  # characters at the cut that may decode differently: three bytes of a character, a space
@@ -23,15 +25,15 @@ class StopTexts:
         self._longest = max((len(text) for text in texts), default=0)
         self._window = max((len(text.encode()) for text in texts), default=0) + _SEAM
 
-    def completed_by_last(self, ids: Sequence[int]) -> bool:
-        """Whether the last of the response's tokens completes a text."""
+    def completed_by_last(self, ids: Sequence[int] | np.ndarray) -> bool:
+        """Whether the last of the response's tokens completes a text; only their end is looked at."""
         if not self.texts or not len(ids):
             return False
         before, now = self._around(ids)
         shared = _shared(before, now)
         return any(now.find(text, max(shared - len(text) + 1, 0)) >= 0 for text in self.texts)
 
-    def _around(self, ids: Sequence[int]) -> tuple[str, str]:
+    def _around(self, ids: Sequence[int] | np.ndarray) -> tuple[str, str]:
         """The end of the decoded response without the last token, and with it."""
         window = self._window
         while True:

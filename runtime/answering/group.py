@@ -66,7 +66,7 @@ def answer(
             print(f"`{own['name']}` answers at {url}", flush=True)
         from runtime.algorithms.answer import work
 
-        work(generator, exchange, stop.is_raised, (place.stage / "heartbeat").touch)
+        work(generator, exchange, stop.is_seen, (place.stage / "heartbeat").touch)
     parallel_stop()
 
 

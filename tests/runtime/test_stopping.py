@@ -1,5 +1,6 @@
 """Stop texts across the boundaries of tokens, against a search of the whole text."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,4 +65,15 @@ def test_only_the_end_of_a_long_response_is_decoded():
     seen = []
     stops = StopTexts(["ab"], lambda ids: seen.append(len(ids)) or decode(ids))
     stops.completed_by_last([0] * 10_000)
+    stops.completed_by_last(np.zeros(10_000, np.int64))
     assert max(seen) < 20
+
+
+def test_what_a_token_costs_does_not_grow_with_the_response():
+    """The end of a response is taken out of it before anything is done to single tokens."""
+
+    class Ids(list):
+        def __iter__(self):
+            raise AssertionError("all of a long response was walked through")
+
+    assert StopTexts(["ab"], decode).completed_by_last(Ids([0] * 10_000 + [0, 1]))
