@@ -6,9 +6,9 @@
     GET  /health/live, /health/ready, /health             alive; ready: the model can be asked; both
 
 Everything but /health asks for `Authorization: Bearer KEY` where there is a key. A request is answered, or
-refused with `{"error": {"message", "type", "param", "code"}}`: 400 and 422 cannot be done as asked, 401 no
-key, 404 no such thing, 405 another method, 408 too slow, 413 too large, 429 too many wait, 503 not ready or
-ending; 429 and 503 say when to come again.
+refused with `{"error": {"message", "type", "param", "code"}}`: 400 and 422 can never be done as asked, 401 no
+key, 404 no such thing, 405 another method, 408 too slow, 413 too large, 429 too many wait at present, 503 not
+ready or ending; 429 and 503 say when to come again (Retry-After), and OpenAI's client then does so by itself.
 """
 
 from __future__ import annotations
@@ -163,6 +163,11 @@ class Answering:
             leaving.cancel()
 
     def _submit(self, wanted: tuple[Wanted, ...]) -> Call:
+        if len(wanted) > (most := self.exchange.most):
+            message = (
+                f"{len(wanted)} answers are asked for in one request, and this server makes at most {most}"
+            )
+            raise Unanswerable(400, f"{message} at a time; ask for fewer, or start it with --max-requests")
         try:
             return self.exchange.submit([self.prompter.clipped(one) for one in wanted])
         except BadRequest as bad:

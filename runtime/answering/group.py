@@ -55,7 +55,8 @@ def answer(
     with contextlib.ExitStack() as stack:
         url = ""
         if door is not None and exchange is not None:
-            prompter = Prompter(tokenizer, role.model.chat_template, vocab, _limit(role, own))
+            positions = role.model.shape.max_positions
+            prompter = Prompter(tokenizer, role.model.chat_template, vocab, _limit(role, own), positions)
             app = Answering(prompter, exchange, str(own["name"]), ready.is_set, key(own), warn=_warn)
             url = stack.enter_context(serving(app.application(), door, Patient))
             _write(place.attempt / ADDRESS, {"url": url, "ready": False})

@@ -256,7 +256,7 @@ def _prompts(fields: Fields, prompter: Prompter) -> tuple[list[Question], list[s
     said = fields.get("prompt")
     if isinstance(said, str):
         return [prompter.of_text(said)], [said]
-    if not isinstance(said, list) or not said or len(said) > prompter.limit + MOST_CHOICES:
+    if not isinstance(said, list) or not said:
         raise fields.wrong("prompt", "a text, a list of texts, token ids, or a list of such")
     each = [said] if all(_is_id(item) for item in said) else said
     if len(each) > MOST_CHOICES:

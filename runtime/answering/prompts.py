@@ -44,7 +44,8 @@ class Prompter:
     tokenizer: Tokenizer
     template: str  # as the plan says it; empty for the tokenizer's own
     vocab: int  # tokens that both the tokenizer and the model know
-    limit: int  # positions, the answer's included
+    limit: int  # tokens of a prompt and its answer that are taken
+    positions: int = 0  # that the model has, where that is more
 
     def of_text(self, text: str, bos: bool = False, field: str = "prompt") -> Question:
         """A prompt as it stands."""
@@ -60,8 +61,7 @@ class Prompter:
         if not ids:
             raise BadRequest(400, f"`{field}` is empty; there is nothing to continue", field)
         if (longest := len(ids)) >= self.limit:
-            message = f"`{field}` has {longest} tokens, and the model has {self.limit} positions"
-            raise BadRequest(400, f"{message}, the answer's included; shorten it", field)
+            raise BadRequest(400, f"`{field}` has {longest} tokens, {self._bound()}; shorten it", field)
         if strange := [i for i in ids if not 0 <= i < self.vocab]:
             raise BadRequest(
                 400, f"`{field}` has token {strange[0]}; ids go from 0 to {self.vocab - 1}", field
@@ -77,6 +77,12 @@ class Prompter:
         room = self.limit - len(wanted.prompt)
         most = min(wanted.max_tokens, room)
         return dataclasses.replace(wanted, max_tokens=most, min_tokens=min(wanted.min_tokens, most))
+
+    def _bound(self) -> str:
+        if self.positions <= self.limit:
+            return f"and the model has {self.limit} positions, the answer's included"
+        less = f"{self.limit} of the model's {self.positions} positions, the answer's included"
+        return f"and this server was started with {less} (its --max-length and --rows)"
 
     def of_messages(self, messages: Any, attributes: str | None) -> Question:
         """A conversation up to where the assistant speaks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -90,6 +91,9 @@ BODIES = st.dictionaries(st.sampled_from(NAMES), ANY, max_size=2).flatmap(
         )
     )
 )
+
+HEAD = "<extra_id_0>System\n\n<extra_id_1>User\n\n<extra_id_1>Assistant\n"
+"""What the chat template puts around a message of a user."""
 
 
 seen: list[int] = []
@@ -277,13 +281,72 @@ def test_what_the_model_refuses_in_a_stream_is_the_clients_fault():
     assert json.loads(told.splitlines()[0].removeprefix("data: "))["error"]["code"] == 400
 
 
-def test_above_the_bound_clients_are_told_to_come_again():
+@pytest.mark.parametrize(
+    ("url", "few", "many"),
+    [
+        (URLS[0], {"prompt": "a"}, {"prompt": ["a"] * 4}),
+        (
+            URLS[1],
+            {"messages": NEEDED["messages"], "max_tokens": 2},
+            {"messages": NEEDED["messages"], "n": 4},
+        ),
+        (URLS[2], {"sentences": ["a"]}, {"sentences": ["a"] * 4}),
+    ],
+)
+def test_above_the_bound_clients_are_told_to_come_again_unless_it_would_never_help(url, few, many):
     with parrot.answering(most=3) as (answering, ranks):
-        response = ask(answering, "POST", URLS[0], json={"prompt": "a", "n": 4})
-        assert (response.status_code, response.headers["retry-after"]) == (429, "1")
-        assert ask(answering, "POST", URLS[0], json={"prompt": "a", "n": 3}).status_code == 200
+        never = ask(answering, "POST", url, json=many)
+        assert never.status_code == 400
+        assert "retry-after" not in never.headers
+        assert "4 answers" in never.json()["error"]["message"]
+        assert "at most 3" in never.json()["error"]["message"]
+        ranks.mute.set()
+        waiting = threading.Thread(
+            target=ask, args=(answering, "POST", URLS[0]), kwargs={"json": {"prompt": "a", "n": 3}}
+        )
+        waiting.start()
+        while len(answering.exchange) < 3:
+            time.sleep(0.01)
+        later = ask(answering, "POST", url, json=few)
+        assert (later.status_code, later.headers["retry-after"]) == (429, "1")
+        assert later.json()["error"]["type"] == "rate_limit_error"
+        assert "3 answers are wanted already" in later.json()["error"]["message"]
+        ranks.mute.clear()
+        waiting.join(20)
+        assert ask(answering, "POST", url, json=few).status_code == 200
         assert len(answering.exchange) == 0
-        assert len(ranks.asked) == 3
+        assert len(ranks.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (URLS[0], lambda n: {"prompt": "x" * n}),
+        (URLS[0], lambda n: {"prompt": [120] * n}),
+        (URLS[0], lambda n: {"prompt": "x" * n, "echo": True, "logprobs": 1}),
+        (URLS[1], lambda n: {"messages": [{"role": "user", "content": "x" * (n - len(HEAD))}]}),
+        (URLS[2], lambda n: {"sentences": ["x" * n]}),
+        (URLS[2], lambda n: {"sentences": ["x" * n], "compute_logprob": True}),
+    ],
+)
+def test_a_prompt_that_leaves_room_for_an_answer_is_taken_and_a_longer_one_told_the_numbers(
+    answering, url, body
+):
+    fits, longer, much = (ask(answering, "POST", url, json=body(n)) for n in (199, 200, 5000))
+    assert fits.status_code == 200
+    for said, tokens in ((longer, 200), (much, 5000)):
+        assert said.status_code == 400
+        assert f"has {tokens} tokens, and the model has 200 positions" in said.json()["error"]["message"]
+
+
+def test_a_server_of_fewer_positions_than_its_model_says_whose_limit_it_is(answering):
+    few = dataclasses.replace(answering.prompter, positions=4096)
+    with parrot.answering() as (other, _):
+        other.prompter = few
+        said = ask(other, "POST", URLS[0], json={"prompt": "x" * 300}).json()["error"]["message"]
+    assert "300 tokens" in said
+    assert "200 of the model's 4096 positions" in said
+    assert "--max-length" in said
 
 
 def test_a_server_that_ends_says_so_to_who_waits_and_who_comes():

@@ -5,6 +5,7 @@ import threading
 import time
 
 import openai
+import parrot
 import pytest
 import requests
 import toy_answering
@@ -119,6 +120,32 @@ def test_the_clients_errors_are_of_their_kinds(client):
         chat(client, model="gpt-4")
     with pytest.raises(openai.BadRequestError, match="tools"):
         chat(client, tools=[{"type": "function", "function": {"name": "f"}}])
+
+
+def test_the_client_comes_again_by_itself_when_too_many_wait_but_not_after_a_bad_request():
+    """A parrot for a model, and room for one answer at a time."""
+    from runtime.answering.stream import Patient
+    from runtime.serving.server import bound, serving
+
+    with parrot.answering(most=1) as (answering, ranks):
+        asked = {"model": "parrot", "prompt": "ab", "max_tokens": 4, "temperature": 0}
+        with serving(answering.application(), bound("127.0.0.1", 0), Patient) as url:
+            own = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=30)
+            with pytest.raises(openai.BadRequestError, match="at most 1"):
+                own.completions.create(**asked, n=2)
+            ranks.mute.set()
+            first = threading.Thread(target=own.completions.create, kwargs=asked)
+            first.start()
+            while not len(answering.exchange):
+                time.sleep(0.01)
+            with pytest.raises(openai.RateLimitError, match="1 is the limit") as refused:
+                own.with_options(max_retries=0).completions.create(**asked)
+            assert refused.value.response.headers["retry-after"] == "1"
+            threading.Timer(0.5, ranks.mute.clear).start()
+            said = own.with_options(max_retries=5).completions.create(**asked)
+            first.join(20)
+    assert said.choices[0].text == "abab"
+    assert len(ranks.asked) == 2
 
 
 def question(i):
