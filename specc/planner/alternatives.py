@@ -89,7 +89,8 @@ def _timed(chosen: Pair, actor: ActorSide, critic: CriticSide) -> tuple[Timed, .
         chosen.critic.seat, critic.scores(chosen.critic), rollouts, chosen.batch, critic.swaps
     )
     said = formulas(chosen.actor.seat, rollouts, Times(**chosen.actor.times, **judged))
-    said |= {"critic train": f"{rollouts.epochs} x {rollouts.count} rows of {rollouts.tokens} tokens"}
+    passes = f"{rollouts.critic_epochs} x {rollouts.count} rows of {rollouts.tokens} tokens"
+    said |= {"critic train": passes}
     names = dict.fromkeys((part.lane, part.name) for part in chosen.step.parts)
     return tuple(
         Timed(

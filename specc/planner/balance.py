@@ -213,7 +213,7 @@ class CriticSide(Side):
     def __init__(
         self, request: Request, card: Gpu, gpus: int, rollouts: Rollouts, scorer: Workload | None
     ) -> None:
-        super().__init__(request, card, gpus, rollouts)
+        super().__init__(request, card, gpus, rollouts.of_critic)
         self.scorer = scorer
 
     def own(self, choice: Choice) -> float:

@@ -9,9 +9,9 @@
              generation: it ends no earlier than both (first request full + all judging) and (generation + one
              request)
   log-probs  the actor's own, over all rollouts; then the reference's, between two swaps of the weights
-  train      epochs x rollouts / global_batch optimizer steps; the critic's run beside the actor's where they
-             have machines of their own, so the step waits for what is longer. Judgements are waited for
-             after the log-probs, which need none
+  train      epochs x rollouts / global_batch optimizer steps, each model's own; the critic's run beside the
+             actor's where they have machines of their own, so the step waits for what is longer. Judgements
+             are waited for after the log-probs, which need none
   offload    Adam's state to the host before the rollouts and back before training, where it is offloaded
 
 In the same processes nothing overlaps: all parts follow one another. Rows are as long as is expected on the
@@ -63,6 +63,7 @@ class Rollouts:
     reshard: bool = False
     learnt: int = 0  # rows that are learnt, where most are only judgements of them; 0: all
     learnt_tokens: int = 0  # of each of these
+    critic_epochs: int = 1  # passes of the critic, where there is one
 
     @property
     def tokens(self) -> int:
@@ -73,6 +74,11 @@ class Rollouts:
     def passed(self) -> tuple[int, int]:
         """Rows that pass through the models to be learnt, and tokens of each."""
         return (self.learnt, self.learnt_tokens) if self.learnt else (self.count, self.tokens)
+
+    @property
+    def of_critic(self) -> Rollouts:
+        """The same as the critic learns them."""
+        return dataclasses.replace(self, epochs=self.critic_epochs)
 
     def updates(self, work: Workload) -> int:
         """Optimizer steps of a step."""
@@ -196,7 +202,7 @@ def critic_times(
     return {
         "request": request,
         "requests": math.ceil(rollouts.count / batch),
-        "critic": critic.learnt(rollouts),
+        "critic": critic.learnt(rollouts.of_critic),
     }
 
 

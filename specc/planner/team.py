@@ -92,6 +92,7 @@ def rollouts_of(settings: Mapping[str, Any]) -> Rollouts:
         reshard=generate["reshard"],
         learnt=own.get("learnt") or 0,
         learnt_tokens=own.get("learnt_tokens") or 0,
+        critic_epochs=(settings.get("critic") or {}).get("epochs") or 1,  # as the runtime takes it
     )
 
 

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specc import shipped
+from specc import models, shipped
 from specc.compile import compile_spec
-from specc.planner.ppo import OVERHEAD, Times, timeline
+from specc.plan import Layout
+from specc.planner import hardware
+from specc.planner.ppo import OVERHEAD, Rollouts, Seat, Times, actor_times, critic_times, timeline
+from specc.planner.rollout import Lengths
+from specc.planner.team import rollouts_of
+from specc.planner.workload import Workload
 
 PUBLISHED = {"nodes_8_4": 366.7, "nodes_16_8": 190.4, "nodes_32_16": 108.0, "nodes_64_32": 56.9}
 """Seconds of a step of 70B, by nodes of actor and critic; on these three constants were fitted."""
@@ -85,6 +90,31 @@ def test_the_critic_learns_beside_the_actor():
         trains = [part for part in step.parts if part.name == "train"]
         assert len({part.start for part in trains}) == 1
         assert step.seconds == pytest.approx(trains[0].start + 30)
+
+
+def test_each_model_passes_over_the_rollouts_as_often_as_is_said_of_it():
+    shape, gpu = models.catalog()["llama3-8b"].shape, hardware.gpu("h100-80gb")
+    work = Workload(shape, 2048, 64, phase="critic", head="scalar")
+    seat = Seat(work, Layout(tp=8, sequence_parallel=True), 1, "none", gpu, 8)
+    once = Rollouts(128, 1, 256, Lengths(256, 1024), 16)
+    both = dataclasses.replace(once, epochs=2, critic_epochs=3)
+
+    def seconds(rollouts):
+        actor, critic = actor_times(seat, rollouts, "none"), critic_times(seat, None, rollouts, 128, False)
+        return actor["actor"], critic["critic"], critic["request"]
+
+    actor, critic, request = seconds(once)
+    assert min(actor, critic, request) > 0
+    assert seconds(both) == pytest.approx((2 * actor, 3 * critic, request))
+
+
+@pytest.mark.parametrize(("said", "passes"), [({}, 1), ({"epochs": 3}, 3)])
+def test_the_critics_passes_are_its_own_and_not_the_actors(said, passes):
+    generate = {"expected_tokens": 8, "max_tokens": 16, "expected_prompt_tokens": 4, "max_prompt_tokens": 8}
+    generate |= {"rows": 2, "engine": "megatron", "reshard": False}
+    settings = {"generate": generate, "ppo": {"rollouts": 8, "epochs": 2}, "critic": {"train": {}} | said}
+    found = rollouts_of(settings)
+    assert (found.epochs, found.of_critic.epochs) == (2, passes)
 
 
 def test_in_the_same_processes_nothing_overlaps():
