@@ -121,6 +121,8 @@ def _remove(stage: Path) -> None:
     (stage / rowstore.ROWS).unlink(missing_ok=True)
     numbers = sorted(stage.glob("reference/*/*.npy"))  # of texts, as `runtime.reference` stores them
     inner = {*stage.glob("*/checkpoint"), *(file.parent for file in numbers)}
+    for left in stage.glob(f"*/{GOING}*"):  # by a kill, of a role whose checkpoints have lost their name
+        shutil.rmtree(left, ignore_errors=True)
     for folder in [stage / name for name in BULKY] + sorted(inner):
         going = folder.with_name(f"{GOING}{folder.name}")
         shutil.rmtree(going, ignore_errors=True)  # what a kill left

@@ -108,9 +108,13 @@ def test_a_kill_before_discarding_leaves_it_to_the_next_start(tmp_path):
     for stage in ("score", "best"):  # as it was when output.json of the last stage had just been written
         toy_rows.written(tmp_path / stage / "rows.jsonl", kept)
     (tmp_path / "both" / "shards").mkdir()
+    going = [tmp_path / "score" / name for name in (".discarded-data", "actor/.discarded-checkpoint")]
+    for folder in going:  # renamed, and not yet gone
+        folder.mkdir(parents=True)
     done(file, "both")
     assert not (tmp_path / "score" / "rows.jsonl").exists()
     assert not (tmp_path / "both" / "shards").exists()
+    assert not any(folder.exists() for folder in going)
 
 
 def test_a_token_that_the_model_does_not_know_is_refused_by_its_line():
