@@ -255,6 +255,8 @@ class _Kept:
         return arrays | {"labels": np.asarray(flat, np.float32).reshape(len(self.labels), width)}
 
     def write(self, target: Path) -> None:
+        for left in target.parent.glob(f".{target.name}.*"):  # by a kill: one process writes a stage's tokens
+            shutil.rmtree(left, ignore_errors=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()

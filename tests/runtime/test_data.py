@@ -302,6 +302,14 @@ def test_tokens_that_were_harmed_are_made_anew(tmp_path, name, harm):
     assert [again[i] for i in range(7)] == [elsewhere[i] for i in range(7)]
 
 
+def test_what_a_kill_left_of_tokens_goes_when_they_are_written_again(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ROWS)
+    whole = prepare(tmp_path / "data", path).folder
+    whole.rename(whole.with_name(f".{whole.name}.123"))
+    assert len(prepare(tmp_path / "data", path)) == 7
+    assert [folder.name for folder in (tmp_path / "data").iterdir()] == [whole.name]
+
+
 def test_data_of_which_no_row_is_left_is_a_problem(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", [{"input": "x", "output": "y" * 99}] * 3)
     with pytest.raises(
