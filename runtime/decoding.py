@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from torch import Tensor
 
 from runtime.cache import Cache, CachedAttention, Line
@@ -21,9 +23,9 @@ from runtime.folding import Whole
 
 
 class Decoder:
-    """The chunks of this rank with a cache for `slots` rows."""
+    """The chunks of this rank with a cache for `slots` rows of at most `longest` tokens."""
 
-    def __init__(self, engine: Engine | Whole, slots: int) -> None:
+    def __init__(self, engine: Engine | Whole, slots: int, longest: int) -> None:
         self.chunks = engine.chunks
         self.config = engine.config
         self.shape = engine.role.model.shape
@@ -31,9 +33,8 @@ class Decoder:
         self.window = self.shape.sliding_window
         attentions = [layer.self_attention for chunk in self.chunks for layer in _layers(chunk)]
         groups = attentions[0].num_query_groups_per_partition if attentions else 1
-        self.cache = Cache(
-            len(attentions), slots, groups, self.shape.head_dim, self.config.params_dtype, self.device
-        )
+        head, dtype = self.shape.head_dim, self.config.params_dtype
+        self.cache = Cache(len(attentions), slots, groups, head, dtype, self.device, longest)
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -46,6 +47,8 @@ class Decoder:
                 chunk.eval()
                 for module in chunk.modules():
                     _without_sequence_parallelism(module, undo)
+                    if isinstance(module, ColumnParallelLinear | RowParallelLinear):
+                        _alone(module, undo)
                 for layer in _layers(chunk):
                     _replace(undo, layer.self_attention, "core_attention", self._attention(layer_number))
                     layer_number += 1
@@ -56,7 +59,8 @@ class Decoder:
         return (tokens, 1, self.shape.hidden)
 
     def run(self, v: int, line: Line, hidden: Tensor | None) -> Tensor:
-        """Chunk v over the line: hidden states [n, 1, hidden], or logits [rows, V] fp32 of the last chunk.
+        """Chunk v over the line: hidden states [n, 1, hidden]; of the last chunk those that `logits` is asked
+        about, [N, 1, hidden].
 
         `hidden` comes from the chunk before; None for the first.
         """
@@ -70,9 +74,11 @@ class Decoder:
             hidden_states=hidden, attention_mask=None, rotary_pos_emb=_rotary(chunk, line.positions_n)
         )
         assert hidden is not None
-        return self._logits(chunk, hidden[line.last]) if chunk.post_process else hidden
+        return hidden[line.last] if chunk.post_process else hidden
 
-    def _logits(self, chunk: Any, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, V] fp32 of some last hidden states [n, 1, hidden]. Collective over tensor-parallel ranks."""
+        chunk: Any = self.chunks[-1]
         weight = None
         if chunk.share_embeddings_and_output_weights:
             weight = chunk.shared_embedding_or_output_weight()
@@ -101,6 +107,22 @@ def _rotary(chunk: Any, positions_n: Tensor) -> Tensor | None:
 def _replace(undo: contextlib.ExitStack, owner: Any, name: str, value: Any) -> None:
     undo.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
+
+
+def _alone(layer: Any, undo: contextlib.ExitStack) -> None:
+    """A product that no other rank has a part of, without Megatron's four autograd functions around it.
+
+    For a token a row they take as long as the product.
+    """
+    if layer.tp_group.size() > 1:
+        return
+
+    def forward(x: Tensor, weight: Tensor | None = None, **unused: Any) -> tuple[Tensor, Tensor | None]:
+        added, beside = (None, layer.bias) if layer.skip_bias_add else (layer.bias, None)
+        return F.linear(x, layer.weight if weight is None else weight, added), beside
+
+    undo.callback(delattr, layer, "forward")
+    layer.forward = forward
 
 
 def _without_sequence_parallelism(module: Any, undo: contextlib.ExitStack) -> None:

@@ -38,12 +38,13 @@ from runtime.batch import Batch
 from runtime.offload import Offload
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
+from runtime.wanted import wanted
 from specc.plan import Role
 
 Loss = Callable[[Tensor, Batch], tuple[Tensor, Mapping[str, Tensor | float]]]
 """`loss(output, batch)`: the sum over this microbatch divided by the step's denominator, and metrics that
 add up over microbatches and ranks. The output of a language model is `logprobs_BT`, fp32: the
-log-probability of label t at column t. Of the other heads it is [B, T, outputs]."""
+log-probability of label t at column t, 0 where the mask is. Of the other heads it is [B, T, outputs]."""
 
 OUTPUTS = ("logprobs", "logits", "values")
 
@@ -131,9 +132,9 @@ class Engine:
     def forward(self, microbatches: Sequence[Batch], of: str = "logprobs") -> list[Tensor]:
         """The model's output for each of this rank's microbatches, without gradients.
 
-        `of`: `logprobs` [B, T] fp32 of the labels; `logits` [B, T, V] fp32 over the true vocabulary (for
-        small models); `values` [B, T, outputs] of a head of numbers. The same on every tensor-parallel
-        rank and pipeline stage.
+        `of`: `logprobs` [B, T] fp32 of the labels, 0 where the mask is; `logits` [B, T, V] fp32 over the
+        true vocabulary (for small models); `values` [B, T, outputs] of a head of numbers. The same on every
+        tensor-parallel rank and pipeline stage.
         """
         if of not in OUTPUTS:
             raise EngineError(f"there is no output `{of}`; there are {', '.join(OUTPUTS)}")
@@ -224,7 +225,7 @@ class Engine:
         batch, packed = next(iterator)
         wants_logprobs = self.role.model.head == "language" and of in ("", "logprobs")
         own: Any = chunk.module if isinstance(chunk, DistributedDataParallel) else chunk
-        own.unreachable = None
+        own.unreachable, own.wanted = None, wanted(batch.mask_BT) if wants_logprobs else None
         if self.stops and "early" in batch.extra:
             own.unreachable = self.stops, batch.extra["early"] > 0
         output = chunk(

@@ -35,6 +35,7 @@ from runtime.logprobs import token_logprobs, token_logprobs_and_entropy
 from runtime.norm import Norm
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
+from runtime.wanted import picked, put_back, whole_lines
 from specc import plan
 from specc.plan import Layout, Role, Shape
 
@@ -84,6 +85,8 @@ class Model(GPTModel):
     says_entropy = False
     unreachable: tuple[tuple[int, ...], Tensor] | None = None
     """Tokens that could not be drawn, and where [B, T] bool: their probability there is 0."""
+    wanted: Tensor | None = None
+    """The columns whose labels count, flat in [T, B]: the others' log-probabilities are left out and 0."""
 
     def __init__(self, role: Role, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -92,11 +95,23 @@ class Model(GPTModel):
         if self.head != "language" and self.post_process:
             self.output_layer = Head(self.config, head_outputs(role.model), self.tp_group)
 
+    def _postprocess(self, hidden_states: Tensor, *args: Any, labels: Tensor, **kwargs: Any) -> Tensor:
+        if self.wanted is None or labels is None or not self.post_process:
+            return super()._postprocess(hidden_states, *args, labels=labels, **kwargs)
+        own = labels.transpose(0, 1).flatten()[self.wanted].unsqueeze(0)
+        hidden = picked(hidden_states, self.wanted, self.output_layer)
+        with whole_lines(self.output_layer):
+            found = super()._postprocess(hidden, *args, labels=own, **kwargs)
+        return put_back(found, self.wanted, labels.shape)
+
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Log-probabilities [B, T] of labels [B, T], from this rank's columns of the logits [T, B, V]."""
         group: Any = self.tp_group
         if self.unreachable is not None:
-            logits = without(logits, *self.unreachable, first=group.rank() * logits.size(-1))
+            tokens, where_BT = self.unreachable
+            if self.wanted is not None:
+                where_BT = where_BT.transpose(0, 1).flatten()[self.wanted].unsqueeze(0)
+            logits = without(logits, tokens, where_BT, first=group.rank() * logits.size(-1))
         if self.says_entropy:
             both = token_logprobs_and_entropy(logits, labels.transpose(0, 1), self.true_vocab, group)
             return torch.stack(both, dim=-1).transpose(0, 1).contiguous()
