@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.chat_jinja import JinjaTemplate
-from runtime.conversation import Conversation, Turn, conversation_of
+from runtime.conversation import Conversation, Turn, conversation_of, said_last, saying_more
 from runtime.problem import Problem
 from runtime.tokenizer import Tokenizer
 
 Pieces = list[tuple[str, bool]]
 """Text of a conversation from left to right, each with whether it is learnt."""
+
+_GOES_ON = "\ue002\ue003"
+"""Stands where an answer was cut, while a template is rendered; two private characters that no text has."""
 
 
 class Template(Protocol):
@@ -35,15 +38,20 @@ class Template(Protocol):
     def prompt(self, row: Mapping[str, Any], specials: Mapping[str, str]) -> Pieces: ...
 
 
-def encode(tokenizer: Tokenizer, row: Mapping[str, Any], template: str) -> tuple[list[int], list[int]]:
+def encode(
+    tokenizer: Tokenizer, row: Mapping[str, Any], template: str, *, is_open: bool = False
+) -> tuple[list[int], list[int]]:
     """Token ids of a conversation, and for each of them 1 when it is to be learnt, else 0.
 
     `row` has `messages` (role, content) or `conversations` (from, value, label) with `system`,
     `mask`, `type`. `template` is a jinja2 text, the name of a built-in one, or empty for the
     tokenizer's own. The first token is nobody's label, so a conversation of which only that one
-    would be learnt is refused too (R036).
+    would be learnt is refused too (R036). An answer that was cut at its limit is `is_open`: the text
+    stops where it stops, without the marks that would end it; nothing is learnt of an empty one.
     """
     chosen = template_of(template, tokenizer)
+    if is_open:
+        return _tokens(tokenizer, _open_pieces(chosen, row, tokenizer.specials))
     tokens, mask = _tokens(tokenizer, chosen.pieces(row, tokenizer.specials))
     if not any(mask[1:]):
         raise Problem("R036", "nothing to learn: no turn after the first is an answer")
@@ -96,6 +104,17 @@ def _tokens(tokenizer: Tokenizer, pieces: Pieces) -> tuple[list[int], list[int]]
         tokens += ids
         mask += [int(learnt)] * len(ids)
     return tokens, mask
+
+
+def _open_pieces(template: Template, row: Mapping[str, Any], specials: Mapping[str, str]) -> Pieces:
+    """The pieces up to where the last turn's words end; none where these say nothing, or are not learnt."""
+    if not said_last(row).strip():
+        return []
+    pieces = template.pieces(saying_more(row, _GOES_ON), specials)
+    last = next((i for i in reversed(range(len(pieces))) if _GOES_ON in pieces[i][0]), None)
+    if last is None or not pieces[last][1]:
+        return []
+    return [*pieces[:last], (pieces[last][0].rpartition(_GOES_ON)[0], True)]
 
 
 # --- the tutorials' template -----------------------------------------------------------------------

@@ -86,6 +86,23 @@ def messages_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(message) for message in messages]
 
 
+def said_last(row: Mapping[str, Any]) -> str:
+    """The text of the last turn."""
+    key, said = _keys(row)
+    turns = _turns(row, key)
+    return _text(turns[-1], said, len(turns) - 1)
+
+
+def saying_more(row: Mapping[str, Any], more: str) -> dict[str, Any]:
+    """The row with more behind the text of the last turn."""
+    key, said = _keys(row)
+    return {**row, key: [*row[key][:-1], {**row[key][-1], said: row[key][-1][said] + more}]}
+
+
+def _keys(row: Mapping[str, Any]) -> tuple[str, str]:
+    return ("conversations", "value") if "conversations" in row else ("messages", "content")
+
+
 def _role(turn: Turn, talk: Conversation) -> str:
     if turn.speaker.lower() in ("system", "tool"):
         return turn.speaker.lower()

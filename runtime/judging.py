@@ -8,7 +8,8 @@ read as a number, and what is not:
     Points: 3.5.  the full stop does not count                    3.5
     Score: 4/5    a fraction of the highest score                 4
     Score: 8/10   a fraction of anything else; 4-5, 4,5, 4.5.6    no score
-    Score: -1     Score: 9   outside of the range                 no score
+    Score: -1     where the range begins below 0                  -1
+    Score: -1     elsewhere, Score: 9: outside of the range       no score
 
 A conversation is shown to the judge without its system text and without the marks of a chat template, so
 nothing of a template has to be undone.
@@ -68,7 +69,7 @@ class Scale:
 
 def number(text: str, high: float) -> float | None:
     """`4`, `4.5`, `4.5.`, or `4/5` where 5 is the highest score; None for anything else."""
-    top, slash, bottom = text.partition("/")
+    top, slash, bottom = text.replace("\u2212", "-").partition("/")
     try:
         found, of = float(top.strip().rstrip(".")), float(bottom.strip().rstrip(".")) if slash else high
     except ValueError:

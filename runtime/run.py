@@ -250,7 +250,11 @@ class Run:
 
     @cached_property
     def _best(self) -> tuple[str, bool]:
-        """The metric that the best checkpoint is chosen by, and whether less of it is better."""
+        """The metric that the best checkpoint is chosen by, and whether less of it is better; none where the
+        plan hands over the last one, as between iterations of one algorithm.
+        """
+        if self.settings.get("hand_over") == "last":
+            return "", True
         return getattr(program(self.role.program), "BEST", ("validation_loss", True))
 
     def _is_due(self, every: int) -> bool:

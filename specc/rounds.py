@@ -65,6 +65,14 @@ class RoundData(Section):
         return self
 
 
+class Learning(Sft):
+    """What is learnt of a row."""
+
+    turns: Literal["all", "last"] = maths("last")
+    """Which answers of a conversation are learnt: the `last` one, which the policy gave, or `all`, with
+    those that came with the prompt and that nobody scored."""
+
+
 class RoundsSpec(Section):
     """A policy that learns from those of its own answers that were scored well, in one round or several."""
 
@@ -98,7 +106,7 @@ class RoundsSpec(Section):
     train: Train = maths(Train())
     """Batches, optimizer, schedule and checkpoints of each round's training."""
 
-    sft: Sft = maths(Sft())
+    sft: Learning = maths(Learning())
     """What is learnt of a row."""
 
     plan: Planning = placement(Planning())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.data.judged import as_number
 from runtime.data.prompt_response import kind
+from runtime.data.rows import is_unfinished
 from runtime.making import means
 from runtime.problem import Problem
 
@@ -53,7 +54,7 @@ def above(rows: Iterable[Row], threshold: float) -> list[Row]:
 
 def ended(rows: list[Row], truncated: str) -> list[Row]:
     """All rows, or with `drop` those that were not cut."""
-    return rows if truncated != "drop" else [row for row in rows if row.get("finish") != "length"]
+    return rows if truncated != "drop" else [row for row in rows if not is_unfinished(row)]
 
 
 def checked(run: Making, *texts: str) -> list[Row]:

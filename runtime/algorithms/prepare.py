@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.data import helpsteer, hh, oasst, steerlm
 from runtime.data.prompt_response import Encoded
+from runtime.data.rows import is_unfinished
 from runtime.problem import Problem
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _conditioned(row: Row, where: str, settings: Settings) -> Found:
 
 def _answered(row: Row, where: str, settings: Settings) -> Found:
     """What was cut at its limit says nothing of how an answer ends, and is left out unless it is wanted."""
-    if row.get("finish") == "length" and settings.truncated == "drop":
+    if is_unfinished(row) and settings.truncated == "drop":
         return Found(dropped="cut_at_the_length")
     talk = steerlm.answered(row, where)
     return Found([talk]) if talk["conversations"][-1]["value"].strip() else Found(dropped="empty_answers")

@@ -1,16 +1,18 @@
 """Chat rows as tokens: `messages` (role, content) or the tutorials' `conversations` (from, value).
 
 The template itself, its labels and its loss mask belong to `runtime.chat`; here a conversation that is
-too long is cut on the right, and one that loses all its trained tokens by that is dropped and counted.
+too long is cut on the right, and one that loses all its trained tokens by that is dropped and counted. With
+`turns: last` only the last answer is learnt, and those before it are part of what was asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtime import chat
-from runtime.data.prompt_response import Encoded, Form
+from runtime.data.prompt_response import CUT_AND_EMPTY, Encoded, Form
+from runtime.data.rows import is_unfinished, of_row
 from runtime.problem import Problem
 
 KEYS = ("messages", "conversations")
@@ -27,16 +29,26 @@ def encode(row: Mapping[str, Any], where: str, tokenizer: Any, template: str, fo
     if not is_conversation(row):
         keys = ", ".join(map(str, row)) or "nothing"
         raise Problem("R010", f"{where}: expected a list `messages` or `conversations`; the row has {keys}")
-    try:
-        tokens, mask = chat.encode(tokenizer, row, template)
-    except (Problem, ValueError, KeyError, TypeError) as error:
-        said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
-        raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
+    is_open = form.cut_answers == "open" and is_unfinished(row)
+    tokens, mask = of_row(where, lambda: chat.encode(tokenizer, row, template, is_open=is_open))
+    if is_open and not any(mask[1:]):
+        return Encoded(dropped=CUT_AND_EMPTY)
     if not form.answer_only:
         mask = [1] * len(tokens)
+    elif form.turns == "last":
+        mask = last_run(mask)
     if not any(mask[1:]):
         raise Problem("R010", f"{where}: no turn of the conversation is to be learnt; expected an answer")
     return cut(list(tokens), list(mask), where, form)
+
+
+def last_run(mask: Sequence[int]) -> list[int]:
+    """The mask with its last run of ones only: the last answer, and not earlier ones."""
+    end = max((i for i, bit in enumerate(mask) if bit), default=-1) + 1
+    first = end
+    while first > 0 and mask[first - 1]:
+        first -= 1
+    return [0] * first + [1] * (end - first) + [0] * (len(mask) - end)
 
 
 def cut(tokens: list[int], mask: list[int], where: str, form: Form) -> Encoded:

@@ -14,6 +14,7 @@ from typing import Any
 
 from runtime import chat
 from runtime.data.prompt_response import Encoded, Tokenizer
+from runtime.data.rows import of_row
 from runtime.problem import Problem
 
 MISSING = -100.0
@@ -54,11 +55,7 @@ def judged_conversation(
     labels: Sequence[float] = (),
 ) -> Encoded:
     """A conversation's tokens; its chat template says how it ends, so no end token is added."""
-    try:
-        tokens, _ = chat.encode(tokenizer, with_asker(row), template)
-    except (Problem, ValueError, KeyError, TypeError) as error:
-        said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
-        raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
+    tokens, _ = of_row(where, lambda: chat.encode(tokenizer, with_asker(row), template))
     return read_at_end([], list(tokens), [], where, form, labels)
 
 

@@ -29,7 +29,7 @@ from runtime.data.conversations import KEYS
 from runtime.data.judged import number, with_asker
 from runtime.data.prompt_response import Encoded, Form, kind
 from runtime.data.prompts import conversation
-from runtime.data.rows import Rows
+from runtime.data.rows import Rows, is_unfinished, of_row
 from runtime.problem import Problem
 
 KINDS = ("pairs", "verdicts", "generated")
@@ -121,10 +121,11 @@ class Preferences:
             return [found, found]
         return self._answers(found[0], found[1:], where)
 
-    def _answers(self, prompt: str, answers: Sequence[str], where: str) -> list[Encoded]:
-        """Two answers to the prompt of a dialogue."""
+    def _answers(self, prompt: str, answers: Sequence[str], where: str, last: Any = None) -> list[Encoded]:
+        """Two answers to the prompt of a dialogue; `last` is how the second one ended, where that is said."""
         form = self.form.of(" {answer}", "{prompt}")
-        rows = [{"prompt": prompt, "answer": answer} for answer in answers]
+        ways = (None, last)
+        rows = [{"prompt": prompt, "answer": a, "finish": way} for a, way in zip(answers, ways, strict=True)]
         return [prompt_response.encode(row, where, self.tokenizer, form) for row in rows]
 
     def _side(self, row: Mapping[str, Any], name: str, where: str) -> Encoded:
@@ -136,14 +137,12 @@ class Preferences:
 
     def _talk(self, row: Mapping[str, Any], where: str) -> Encoded:
         """A conversation, of which the last answer is learnt."""
-        row = with_asker(row)
+        row, template, is_open = with_asker(row), self.template, is_unfinished(row)
         asked = conversation(row) or {}
-        try:
-            prompt = list(chat.prompt(self.tokenizer, asked, self.template))
-            tokens, mask = chat.encode(self.tokenizer, row, self.template)
-        except (Problem, ValueError, KeyError, TypeError) as error:
-            said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
-            raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
+        prompt = of_row(where, lambda: list(chat.prompt(self.tokenizer, asked, template)))
+        tokens, mask = of_row(where, lambda: chat.encode(self.tokenizer, row, template, is_open=is_open))
+        if is_open and not any(mask[len(prompt) :]):
+            return Encoded(dropped=prompt_response.CUT_AND_EMPTY)
         check_begins(list(tokens), prompt, where)
         learnt = [0] * len(prompt) + list(mask[len(prompt) :])
         if not any(learnt[1:]):
@@ -157,7 +156,7 @@ class Preferences:
 
     def _generated(self, row: Mapping[str, Any], where: str) -> list[Encoded]:
         """The source's own response, and the generated one to the same prompt."""
-        source, output = row.get("source"), row.get("output")
+        source, output, way = row.get("source"), row.get("output"), row.get("finish")
         if not isinstance(source, Mapping) or not isinstance(output, str):
             message = "expected `output` and `source`, as a stage that generates writes them"
             raise Problem("R010", f"{where}: {message}")
@@ -165,15 +164,15 @@ class Preferences:
             found = hh.answered(source, where)
             if found is None:
                 return [Encoded(dropped=hh.UNLIKE)] * 2
-            sides = self._answers(found[0], (found[1], output), where)
+            sides = self._answers(found[0], (found[1], output), where, way)
         elif self.form.format in ("auto", "chat") and conversation(source) is not None:
-            sides = [self._talk(source, where), self._talk(answered(source, output, where), where)]
+            own = {**answered(source, output, where), "finish": way}
+            sides = [self._talk(source, where), self._talk(own, where)]
         else:
             sides = [
                 prompt_response.encode(source, where, self.tokenizer, self.form.of(self.form.response)),
-                self._answered(source, output, where),
+                self._answered({**source, "finish": way}, output, where),
             ]
-        sides[1] = unended(sides[1], row, self.tokenizer)
         rewards = [without for _, without in REWARDS.values()]
         return [replace(side, labels=(reward,)) for side, reward in zip(sides, rewards, strict=True)]
 
@@ -267,15 +266,6 @@ def answered(source: Mapping[str, Any], output: str, where: str) -> dict[str, An
     last = turns[-1] if len(turns) > len(asked[key]) else turn_of(key, "", asked[key])
     said = "content" if key == "messages" else "value"
     return {**asked, key: [*asked[key], {**last, said: output}]}
-
-
-def unended(side: Encoded, row: Mapping[str, Any], tokenizer: Any) -> Encoded:
-    """The response without its end token where generating it stopped at the limit: it did not end."""
-    tokens = list(side.tokens)
-    if row.get("finish") != "length" or not tokens or tokens[-1] != tokenizer.eos_id:
-        return side
-    mask = list(side.mask)[:-1]
-    return replace(side, tokens=tokens[:-1], mask=mask) if any(mask[1:]) else side
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,8 @@
 The prompt's template is cut before every placeholder, with the spaces that precede it; every piece is
 tokenised by itself, so the tokens of the response do not depend on the prompt. Values are stripped, but
 those of rows that a stage made are learnt as they are: a space between them is what the model was asked with.
+An answer that was cut at its limit (`finish: length`) gets no end token, nor the template's words behind it,
+unless `cut_answers: closed` wants that: it would teach to stop there.
 An over-long row loses part of its prompt's *fields*, never of the template's own words, and never of
 the response: a row whose response alone is too long is dropped.
 """
@@ -14,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from runtime.data.rows import is_unfinished
 from runtime.problem import Problem
 
+CUT_AND_EMPTY = "cut at the limit with nothing said"
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 
 
@@ -74,14 +78,20 @@ class Form:
     add_bos: bool = False
     add_eos: bool = True
     strip: bool = True  # spaces around values
+    turns: str = "all"  # of a conversation: all its answers are learnt | last: the last one
+    cut_answers: str = "open"  # one that was cut at its limit has no end | closed: it ends like any other
 
 
 def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form) -> Encoded:
     """The row's tokens and mask; Problem R010 names file and line of a bad row."""
     prompt = [_ids(piece, row, where, tokenizer, form.strip) for piece in pieces(form.prompt)]
-    response = ids(form.response, row, where, tokenizer, form.strip)
+    is_open = form.cut_answers == "open" and is_unfinished(row)
+    template = unclosed(form.response) if is_open else form.response
+    response = ids(template, row, where, tokenizer, form.strip)
     start = [tokenizer.bos_id] if form.add_bos and tokenizer.bos_id is not None else []
-    end = [tokenizer.eos_id] if form.add_eos and tokenizer.eos_id is not None else []
+    end = [tokenizer.eos_id] if form.add_eos and tokenizer.eos_id is not None and not is_open else []
+    if not response and is_open:
+        return Encoded(dropped=CUT_AND_EMPTY)
     if not response and not end:
         raise Problem("R010", f"{where}: the response is empty and no end token is added")
     excess = len(start) + sum(map(len, prompt)) + len(response) + len(end) - form.seq_length
@@ -103,6 +113,12 @@ def encode(row: Mapping[str, Any], where: str, tokenizer: Tokenizer, form: Form)
         [0] * len(context) if form.answer_only else [0] * len(start) + [1] * (len(context) - len(start))
     )
     return Encoded(context + answer, untrained + [1] * len(answer), cut=excess > 0)
+
+
+def unclosed(template: str) -> str:
+    """The template without its words behind the last field."""
+    ends = [match.end() for match in PLACEHOLDER.finditer(template)]
+    return template[: ends[-1]] if ends else template
 
 
 def ids(

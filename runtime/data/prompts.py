@@ -15,7 +15,7 @@ from runtime import chat
 from runtime.data import conversations, hh, prompt_response
 from runtime.data.judged import with_asker
 from runtime.data.prompt_response import Encoded
-from runtime.data.rows import Rows
+from runtime.data.rows import Rows, of_row
 from runtime.problem import Problem
 
 TEMPLATE = "{input}"
@@ -62,7 +62,7 @@ class Prompts:
             return None if text is None else self._text(text)
         talk = conversation(row) if form.format in ("auto", "chat") else None
         if talk is not None:
-            return self._conversation(talk, where)
+            return of_row(where, lambda: list(chat.prompt(self.tokenizer, talk, self.template)))
         if form.format == "chat":
             keys = ", ".join(map(str, row)) or "nothing"
             raise Problem("R010", f"{where}: expected a list `messages` or `conversations`; it has {keys}")
@@ -78,13 +78,6 @@ class Prompts:
     def _text(self, text: str) -> list[int]:
         start = [self.tokenizer.bos_id] if self.form.add_bos and self.tokenizer.bos_id is not None else []
         return start + list(self.tokenizer.encode(text))
-
-    def _conversation(self, talk: Mapping[str, Any], where: str) -> list[int]:
-        try:
-            return list(chat.prompt(self.tokenizer, talk, self.template))
-        except (Problem, ValueError, KeyError, TypeError) as error:
-            said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
-            raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
 
 
 def conversation(row: Mapping[str, Any]) -> dict[str, Any] | None:

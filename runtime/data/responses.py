@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime import chat
+from runtime.data.conversations import last_run
 from runtime.data.judged import as_number
 from runtime.data.prompt_response import Encoded
-from runtime.data.rows import Rows
+from runtime.data.rows import Rows, of_row
 from runtime.problem import Problem
 
 JUDGED, PLAIN, OWN = "log(P(a|x,y))", "log(P(y|x))", "log(Q(y|a,x))"
@@ -64,11 +65,7 @@ class Responses:
         ]
 
     def _encoded(self, talk: Mapping[str, Any], where: str, labels: tuple[float, float]) -> Encoded:
-        try:
-            tokens, mask = chat.encode(self.tokenizer, talk, self.template)
-        except (Problem, ValueError, KeyError, TypeError) as error:
-            said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
-            raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
+        tokens, mask = of_row(where, lambda: chat.encode(self.tokenizer, talk, self.template))
         if len(tokens) > self.form.seq_length:
             if self.form.truncation == "error":
                 message = f"{len(tokens)} tokens, but seq_length is {self.form.seq_length}"
@@ -82,15 +79,6 @@ def softmax(numbers: Sequence[float]) -> list[float]:
     largest = max(numbers)
     powers = [math.exp(number - largest) for number in numbers]
     return [power / sum(powers) for power in powers]
-
-
-def last_run(mask: Sequence[int]) -> list[int]:
-    """The mask with its last run of ones only: the response, and not earlier answers."""
-    end = max(i for i, bit in enumerate(mask) if bit) + 1
-    first = end
-    while first > 0 and mask[first - 1]:
-        first -= 1
-    return [0] * first + [1] * (end - first) + [0] * (len(mask) - end)
 
 
 def _listed(row: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from runtime.problem import Problem
+
+T = TypeVar("T")
 
 TEXT = (".jsonl", ".json", ".ndjson")
 PARQUET = (".parquet", ".pq")
@@ -61,6 +63,20 @@ def looks_like_hub_id(path: str) -> bool:
 
 
 _KNOWN = {*TEXT, *PARQUET, *COMPRESSED}
+
+
+def of_row(where: str, action: Callable[[], T]) -> T:
+    """What `action` makes of a row; R010 says where the row stands that it can make nothing of."""
+    try:
+        return action()
+    except (Problem, ValueError, KeyError, TypeError) as error:
+        said = error.message if isinstance(error, Problem) else " ".join(str(error).split())
+        raise Problem("R010", f"{where}: {said or type(error).__name__}") from error
+
+
+def is_unfinished(row: Mapping[str, Any]) -> bool:
+    """Does the row hold an answer that was cut at its limit, as a stage that generates says?"""
+    return row.get("finish") == "length"
 
 
 def _open(path: str, settings: Mapping[str, Any], seed: int, cache: Path) -> Rows:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runtime.conversation import conversation_of
+from runtime.data.rows import is_unfinished
 from runtime.problem import Problem
 
 OPEN_ASSISTANT = ("quality", "toxicity", "humor", "creativity")
@@ -145,6 +146,7 @@ def answered(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A row of generated data as a conversation: what was asked, the answer, and the label it was to have.
 
     The mark with which an answer ends, and the line break before it, are the template's and not the answer's.
+    An answer that was cut says so here too.
     """
     source, output = row.get("source"), row.get("output")
     if not isinstance(source, Mapping) or not isinstance(output, str):
@@ -152,7 +154,8 @@ def answered(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     label = source.get("label")
     ask = asked(source, label if isinstance(label, str) else "", where)
     said = turn(ASSISTANT, output.split(TURN, 1)[0].removesuffix("\n"), ask.pop("label"))
-    return {**ask, "conversations": [*ask["conversations"], said]}
+    ended = {"finish": row["finish"]} if is_unfinished(row) else {}
+    return {**ask, "conversations": [*ask["conversations"], said], **ended}
 
 
 # ── rows that are no such rows ───────────────────────────────────────────────────────────────────

@@ -216,6 +216,8 @@ def learnt_form(data: Mapping[str, Any], train: Mapping[str, Any], sft: Mapping[
         add_bos=sft.get("add_bos", False),
         add_eos=sft.get("add_eos", True),
         strip=not data.get("from"),
+        turns=sft.get("turns") or "all",
+        cut_answers=sft.get("cut_answers") or "open",
     )
 
 

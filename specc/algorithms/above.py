@@ -25,7 +25,7 @@ class Above(Section):
     """Rows of a higher reward stay."""
 
     truncated: Literal["keep", "drop"] = maths("keep")
-    """Whether a response that was cut at its limit may stay."""
+    """Whether a response that was cut at its limit may stay; how it is learnt, `sft.cut_answers` says."""
 
 
 class Spec(ClerkSpec):

@@ -27,7 +27,7 @@ class BestOfN(Section):
     """Responses of each prompt to keep, those of the highest reward; of equal ones the first."""
 
     truncated: Literal["keep", "drop"] = maths("keep")
-    """Whether a response that was cut at its limit takes part."""
+    """Whether a response that was cut at its limit takes part; how it is learnt, `sft.cut_answers` says."""
 
 
 class Spec(ClerkSpec):

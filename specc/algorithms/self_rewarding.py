@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from specc.algorithms.sft import Sft
 from specc.graph import (
     Artifact,
     Stage,
@@ -117,7 +118,8 @@ class SelfRewarding(Section):
     longest of the worst unlearnt. A number, or one for each iteration, such as [0, 0, 0.1]."""
 
     first_iteration_sft: bool = maths(False)
-    """Let the first iteration be plain fine-tuning on the answers of the rows."""
+    """Let the first iteration be plain fine-tuning on the answers of the rows; the second one goes on from
+    where it ended, as all do, and not from its best checkpoint."""
 
     judge: Judge = maths(Judge())
     """What the model is asked as a judge, and how its words become a score."""
@@ -256,7 +258,7 @@ def _stage(spec: Spec, name: str, iteration: int) -> Stage:
 def _tuning(spec: Spec, name: str, iteration: int) -> Stage:
     """Plain fine-tuning."""
     role = training_role(spec, program="sft")
-    settings = {"answer_only": True, "truncation": "right", "add_eos": True, "add_bos": False}
+    settings = Sft().model_dump(mode="json") | {"hand_over": "last"}  # whatever its validation says
     stage = training_stage(spec, name, role, settings={"sft": settings})
     sets = {"train": spec.data.train, "validation": spec.data.validation}
     return dataclasses.replace(stage, inputs=_inputs(spec, iteration) + rows_inputs(_paths(sets)))

@@ -15,6 +15,10 @@ class Sft(Section):
     answer_only: bool = maths(True)
     """Learn the responses only, not the prompts."""
 
+    turns: Literal["all", "last"] = maths("all")
+    """Which answers of a conversation are learnt: `all`, or the `last` one, which is what a stage that
+    generates has added to a prompt. Without `answer_only` the whole row is learnt in either case."""
+
     truncation: Literal["right", "left", "drop", "error"] = maths("right")
     """What happens to a row of more than `seq_length` tokens: cut it at that end, or leave it out."""
 
@@ -23,6 +27,11 @@ class Sft(Section):
 
     add_bos: bool = maths(False)
     """Put the begin token before each row."""
+
+    cut_answers: Literal["open", "closed"] = maths("open")
+    """How an answer is learnt that a stage cut at its limit (`finish: length` in its row): `open`, without
+    the end token or the chat template's end of a turn, which it never said; or `closed` like any other, as
+    NeMo-Aligner does, which teaches to stop in mid-sentence."""
 
 
 class Spec(TrainingSpec):

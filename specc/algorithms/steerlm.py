@@ -109,6 +109,10 @@ class Steerlm(Section):
     truncated: Literal["drop", "keep"] = maths("drop")
     """Whether an answer that was cut at its limit is learnt in bootstrapping."""
 
+    turns: Literal["all", "last"] = maths("last")
+    """Which answers of a conversation are learnt in bootstrapping: the `last` one, which the policy gave, or
+    `all`, with those that came with the question; of the conversations before, `sft` says it."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The attributes, said or not."""
@@ -243,7 +247,7 @@ class _Steps:
         found += [self.reward(), self.annotated("annotate", data.train, "data.train")]
         if data.validation:
             found.append(self.annotated("annotate-validation", data.validation, "data.validation"))
-        found.append(self.trained("train", "annotate", self.spec.roles.actor.model))
+        found.append(self.trained("train", "annotate", self.spec.roles.actor.model, self.spec.sft))
         for number in range(1, self.spec.steerlm.rounds + 1):
             found += self.round(number)
         return found
@@ -267,7 +271,8 @@ class _Steps:
             found.append(self.prepared(f"{part}keep", rows, {"form": "keep", "least": said.least}))
             learnt = f"{part}keep"
         policy = Model.model_validate({"from": before})
-        return [*found, self.trained(f"{part}train", learnt, policy)]
+        own = self.spec.sft.model_copy(update={"turns": said.turns})
+        return [*found, self.trained(f"{part}train", learnt, policy, own)]
 
     def named(self, what: str) -> str:
         return f"{self.name}-{what}"
@@ -317,7 +322,7 @@ class _Steps:
         )
         return self.lowered(own, self.named(what), {"data.rows": where} if where else {})
 
-    def trained(self, what: str, rows: str, policy: Model) -> Stage:
+    def trained(self, what: str, rows: str, policy: Model, own: Sft) -> Stage:
         """The training of the policy."""
         spec, role = self.spec, self.spec.roles.actor
         train = Dataset.model_validate({"from": self.named(rows), "format": "chat"})
@@ -326,19 +331,19 @@ class _Steps:
             made = {"from": self.named("annotate-validation"), "format": "chat"}
             validation = Dataset.model_validate(made)
         batches = {"micro_batch": role.micro_batch} if role.micro_batch else {}
-        own = sft.Spec(
+        made = sft.Spec(
             algorithm="sft",
             model=policy,
             data=Data(train=train, validation=validation),
             train=spec.train.model_copy(update=batches),
-            sft=spec.sft,
+            sft=own,
             nodes=role.nodes,
             gpus=role.gpus,
             parallel=role.parallel,
             export=spec.export,
             **self.asking,
         )
-        return self.lowered(own, self.named(what), _at("roles.actor.") | _micro_batch(role, "roles.actor"))
+        return self.lowered(made, self.named(what), _at("roles.actor.") | _micro_batch(role, "roles.actor"))
 
     def generated(self, part: str, policy: str) -> Stage:
         """The policy's answers, with the marks asked for."""

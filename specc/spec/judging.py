@@ -17,10 +17,11 @@ from specc.spec.units import conflict
 
 SCORE = (
     r"(?i)(?<![^\W_])(?:score|points)[\s*_`]*:[\s*_`<\[]*"
-    r"([0-9]+(?:\.[0-9]+)?(?:\s*/\s*[0-9]+(?:\.[0-9]+)?)?)"
+    r"([-+\u2212]?[0-9]+(?:\.[0-9]+)?(?:\s*/\s*[0-9]+(?:\.[0-9]+)?)?)"
     r"(?![^\W_]|[.,][0-9]|\s*[-\u2013/]\s*[0-9])"
 )
-"""`Score: 4`, also with other spaces, bold, `Points`, a full stop behind it, or as a fraction."""
+"""`Score: 4`, also with other spaces, bold, `Points`, a full stop behind it, or as a fraction; with a
+sign where there is one, which a scale that begins below 0 needs and any other has no place for."""
 
 WINNER = r"(?i)(?<![^\W_])winner[\s*_`]*:[\s*_`<\[]*judge?ment[\s*_`<\[]*([a-z])(?![^\W_])"
 """`Winner: Judgement A`, likewise."""

@@ -448,3 +448,29 @@ def test_a_template_can_lie_in_a_file(fast, tmp_path):
     (tmp_path / "mine.jinja").write_text(CHATML)
     row = messages("a", "b")
     assert chat.encode(fast, row, str(tmp_path / "mine.jinja")) == chat.encode(fast, row, CHATML)
+
+
+# --- answers that were cut -------------------------------------------------------------------------
+
+
+def open_text(row, template, words=BYTES):
+    tokens, mask = chat.encode(words, row, template, is_open=True)
+    split = len(mask) - mask[::-1].index(0) if 0 in mask else 0
+    return words.decode(tokens[:split])[-12:], words.decode(tokens[split:])
+
+
+@pytest.mark.parametrize("answer", ["1", "It is 4 \n", "<", "a\n<extra_id_1>b"])
+def test_an_answer_that_was_cut_has_no_mark_behind_it(answer):
+    row = talk(turn("User", "2+2?"), turn("Assistant", answer))
+    assert open_text(row, "extra_id") == ("1>Assistant\n", answer)
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED, MARKED.replace("m.content +", "m.content | trim +")])
+@pytest.mark.parametrize("answer", ["im", "It is 4 \n"])
+def test_no_template_ends_what_was_cut(fast, template, answer):
+    asked, learnt = open_text(messages("2+2?", "5", "No.", answer), template, fast)
+    assert (asked.endswith("assistant\n"), learnt) == (True, answer)
+
+
+def test_of_an_answer_that_says_nothing_nothing_is_learnt():
+    assert chat.encode(BYTES, messages("2+2?", "4", "Sure?", " \n"), "extra_id", is_open=True) == ([], [])

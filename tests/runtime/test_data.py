@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -348,6 +349,52 @@ def test_a_chat_that_loses_its_answer_is_dropped_and_one_without_is_refused(tmp_
     jsonl(path, [{"messages": [{"role": "user", "content": "hi"}]}])
     with pytest.raises(Problem, match=r"R010: .*a.jsonl:1: "):
         prepare(tmp_path, path, Form(seq_length=64), own)
+
+
+def learnt(samples, own):
+    return [own.decode([t for t, m in zip(s.tokens, s.mask, strict=True) if m]) for s in samples]
+
+
+def test_of_a_conversation_all_answers_are_learnt_or_the_last_one(tmp_path):
+    from runtime import tokenizer
+
+    own = tokenizer.load("builtin:bytes")
+    turns = [("user", "q"), ("assistant", "old"), ("user", "r"), ("assistant", "new")]
+    path = jsonl(tmp_path / "a.jsonl", [{"messages": [{"role": r, "content": c} for r, c in turns]}])
+    found = {
+        turns: learnt(prepare(tmp_path, path, Form(seq_length=200, turns=turns), own), own)
+        for turns in ("all", "last")
+    }
+    assert found["last"] == ["new" + own.decode([own.eos_id])]
+    assert found["all"][0].startswith("old")
+    assert found["all"][0].endswith(found["last"][0])
+    plain = learnt(prepare(tmp_path, path, Form(seq_length=200), own), own)
+    assert plain == found["all"], "unless said otherwise all answers are learnt"
+
+
+def test_an_answer_that_was_cut_is_learnt_without_an_end_unless_the_spec_says_so(tmp_path):
+    from runtime import tokenizer
+
+    own = tokenizer.load("builtin:bytes")
+    texts = [{"input": "q", "output": "aaa", "finish": way} for way in ("stop", "length")]
+    path, end = jsonl(tmp_path / "a.jsonl", texts), own.decode([own.eos_id])
+    form = Form(seq_length=99, response="{output}!")
+    closed = replace(form, cut_answers="closed")
+    assert learnt(prepare(tmp_path, path, form, own), own) == ["aaa!" + end, "aaa"]
+    assert learnt(prepare(tmp_path, path, closed, own), own) == ["aaa!" + end] * 2
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "aaa"}]
+    path = jsonl(tmp_path / "b.jsonl", [{"messages": turns, "finish": way} for way in ("stop", "length")])
+    assert learnt(prepare(tmp_path, path, form, own), own) == ["aaa" + end, "aaa"]
+    assert learnt(prepare(tmp_path, path, closed, own), own) == ["aaa" + end] * 2
+
+
+def test_a_cut_answer_that_says_nothing_is_left_out(tmp_path):
+    from runtime import tokenizer
+
+    own = tokenizer.load("builtin:bytes")
+    rows = [{"input": "q", "output": text, "finish": "length"} for text in ("", "a")]
+    found = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), Form(seq_length=99), own)
+    assert (learnt(found, own), found.facts["dropped"]) == (["a"], {"cut at the limit with nothing said": 1})
 
 
 def test_a_row_among_chats_that_is_none_is_refused_by_line(tmp_path):

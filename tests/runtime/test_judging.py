@@ -47,6 +47,7 @@ FIVE = Scale(SCORE, 0.0, 5.0)
         ("Score: 6", None),
         ("Score: 45", None),
         ("Score: -1", None),
+        ("Score: 3. But then:\nScore: -1", None),
         ("Score: 4-5", None),
         ("Score: 4 - 5", None),
         ("Score: 4,5", None),
@@ -63,6 +64,26 @@ FIVE = Scale(SCORE, 0.0, 5.0)
 )
 def test_the_score_that_a_judgement_ends_with(text: str, score: float | None) -> None:
     assert FIVE.read(text) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Score: -1", -1.0),
+        ("Score: \u22120.5.", -0.5),
+        ("**Score:** `-2`", -2.0),
+        ("Score: +2", 2.0),
+        ("Score: 0", 0.0),
+        ("Score: -2/2", -2.0),
+        ("Score: 1\nScore: -3", None),
+        ("Score: - 1", None),
+        ("Score: --1", None),
+        ("Score: -1-2", None),
+    ],
+)
+def test_a_scale_may_begin_below_nothing(text: str, score: float | None) -> None:
+    assert Scale(SCORE, -2.0, 2.0).read(text) == score
+    assert score is None or Scale(SCORE, -2.0, 2.0).without(text).strip(" *`") in ("", ".")
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,12 @@ def test_an_answer_that_was_cut_has_no_end_token(tmp_path):
     rows = [generated({"input": "q", "output": "a"}, "bbb", "length")]
     form = {"kind": "generated", "prompt": "{input}", "response": "{output}"}
     assert [shown(s)[1] for s in read(tmp_path, rows, **form)] == ["a$", "bbb"]
+    talk = {"messages": [*TURNS, {"role": "assistant", "content": "yes"}]}
+    found = read(tmp_path, [generated(talk, "n", "length")], kind="generated")
+    assert [shown(s) for s in found] == [(CHAT, "yes\n<extra_id_1>"), (CHAT, "n")]
+    dialogue = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: z"}
+    found = read(tmp_path, [generated(dialogue, "b", "length")], kind="generated", format="hh")
+    assert [shown(s)[1] for s in found] == [" a$", " b"]
 
 
 def test_generated_answers_to_conversations_and_dialogues(tmp_path):

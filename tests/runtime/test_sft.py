@@ -137,8 +137,9 @@ def test_training_at_rate_0_exports_the_weights_it_was_given(world, tmp_path):
         assert torch.equal(exported[name], tensor), name
 
 
-def test_what_is_exported_is_what_later_stages_take(world, tmp_path):
-    """The best checkpoint, here the first of two steps that make the model worse and worse."""
+@pytest.mark.parametrize(("hand_over", "taken"), [("best", "step-1"), ("last", "step-2")])
+def test_what_is_exported_is_what_later_stages_take(world, tmp_path, hand_over, taken):
+    """The best checkpoint, here the first of two steps that make the model worse and worse; or the last."""
     from safetensors.torch import load_file
 
     validation = {"path": "builtin:arithmetic", "limit": 16}
@@ -146,13 +147,15 @@ def test_what_is_exported_is_what_later_stages_take(world, tmp_path):
     found = {}
     for steps in (1, 2):
         train = worse | {"steps": steps, "validate_every": 1}
-        planned = toy_runs.plan(train=train, validation=validation, job={"export": True})
+        own = {**toy_runs.SFT, "hand_over": hand_over}
+        planned = toy_runs.plan(train=train, sft=own, validation=validation, job={"export": True})
         file = toy_runs.written(tmp_path / str(steps), planned)
         assert world(1, toy_runs.attempt, str(file)) == [0]
         stage = tmp_path / str(steps) / "sft"
-        assert json.loads((stage / "output.json").read_text())["checkpoint"] == "step-1"
+        assert json.loads((stage / "output.json").read_text())["checkpoint"] == min(taken, f"step-{steps}")
         found[steps] = load_file(stage / "hf" / "model.safetensors")
-    assert all(torch.equal(found[2][name], tensor) for name, tensor in found[1].items())
+    same = all(torch.equal(found[2][name], tensor) for name, tensor in found[1].items())
+    assert same is (hand_over == "best")
 
 
 def test_a_stage_takes_the_model_of_the_one_before(world, tmp_path):

@@ -170,3 +170,15 @@ def test_what_a_composite_says_wrongly_is_told_at_its_own_path(tmp_path):
     spec.write_text(source.dump({**SPEC, "rounds": 1, "cluster": "example-h100", "roles": roles}))
     said = [d for d in compile_spec(spec).diagnostics if d.severity == "error"]
     assert [d.path for d in said] == ["roles.actor.parallel.tp"]
+
+
+@pytest.mark.parametrize("algorithm", ["rejection", "rest", "decision_transformer"])
+def test_of_a_conversation_only_the_policy_s_own_answer_is_learnt(algorithm):
+    def learnt(**changes):
+        stages = lowered(algorithm=algorithm, rounds=1, **changes).stages
+        return next(stage.settings["sft"] for stage in stages if stage.algorithm == "sft")
+
+    assert (learnt()["turns"], learnt()["cut_answers"]) == ("last", "open")
+    assert learnt(sft={"add_eos": False})["turns"] == "last"
+    said = learnt(sft={"turns": "all", "cut_answers": "closed"})
+    assert (said["turns"], said["cut_answers"]) == ("all", "closed")

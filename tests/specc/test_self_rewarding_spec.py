@@ -90,6 +90,8 @@ def test_the_first_iteration_may_be_fine_tuning(jobs):
     assert sorted(first.data) == ["train", "validation"]
     assert second.roles[0].model.weights.stage == "self_rewarding-1"
     assert second.settings["self_rewarding"]["iteration"] == 2
+    assert first.settings["sft"]["hand_over"] == "last", "the state that it went on with, not the best"
+    assert first.settings["sft"]["turns"] == "all"
 
 
 def test_more_iterations_leave_those_there_are_as_they_were(jobs):

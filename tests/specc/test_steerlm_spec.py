@@ -76,6 +76,13 @@ def test_a_round_asks_for_the_best_marks_and_learns_what_was_good_enough(compile
     assert not jobs["steer-1-train"].export
 
 
+def test_of_bootstrapped_conversations_only_the_new_answer_is_learnt(compile_text):
+    text = STEERLM + "    steerlm: {rounds: 1%s}\n"
+    for more, wanted in (("", ["all", "last"]), (", turns: all", ["all", "all"])):
+        jobs = compile_text(text % more).plan.jobs
+        assert [job.settings["sft"]["turns"] for job in jobs if "sft" in job.settings] == wanted
+
+
 def test_its_name_means_the_policy_that_learnt_last(compile_text):
     more = "  more:\n    algorithm: sft\n    model: {from: steer}\n    data: {train: x.jsonl}\n"
     text = STEERLM + "    steerlm: {rounds: 1}\n" + more

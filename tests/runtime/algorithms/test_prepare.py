@@ -146,6 +146,7 @@ def test_the_way_from_asking_for_the_best_to_what_was_good_enough():
     assert clerk.said == ["3 rows read, 2 left out (1 cut at the length, 1 empty answers)"]
     kept = Clerk(generated, form="answers", truncated="keep").run()
     assert [row["conversations"][-1]["value"] for row in kept] == ["c", "d"]
+    assert [row.get("finish") for row in kept] == [None, "length"], "or else it would be learnt with an end"
     judged = [steerlm.annotated(answers[0], {1: {"quality": mark}}) for mark in (1, 3)]
     assert labels(Clerk(judged, form="keep", least={"quality": 3}).run()) == ["quality:3"]
 

@@ -76,4 +76,4 @@ run_stage decision_transformer-1-score 918619eac817e138746fda784c249ef6c062b76e7
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
 run_stage decision_transformer-1-select 76064500f88eb9aebc00fedc4967299ad88c24e7249a869f995ee0824aa4b715 0 29500 decision_transformer-1-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage decision_transformer-1-train 69befb840a812d5e1c383ef58d7b721cf2c754b797e363b88ffcb633d0984444 8 29500 decision_transformer-1-train model
+run_stage decision_transformer-1-train 7d6a5654f0bdeee42417e8160a2511050958b71451411d13d955fab24e6ee47c 8 29500 decision_transformer-1-train model

@@ -64,8 +64,8 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage meta_rewarding-1 11c10e4a538c9c62a5003b20d6e7d254a47241b067350a0a95be9be83e6051fd 16 29500 meta_rewarding-1 actor
+run_stage meta_rewarding-1 46429f6cf54e36f5711fa7ae5d197497c0b105422870cef7295ab2099b2d099b 16 29500 meta_rewarding-1 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage meta_rewarding-2 3577102bef8911f589b03b007d0c9deca5158c26658b5ec544d7a95f49b1b745 16 29500 meta_rewarding-2 actor
+run_stage meta_rewarding-2 f5655e8a0a667e471853e4e25ac99616b619df92c84620ac9323f6a82caf3221 16 29500 meta_rewarding-2 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage meta_rewarding-3 5c19009651f4009a149bb60d360281b6f48d5f3842047c286553ee3ef902cffc 16 29500 meta_rewarding-3 actor
+run_stage meta_rewarding-3 5b4792d4fc711776fea32cc80090dfd5ec59b4018d55938e36531cac6de79cb4 16 29500 meta_rewarding-3 actor

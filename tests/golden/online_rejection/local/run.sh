@@ -74,156 +74,156 @@ run_stage rejection-1-score 75883b9a053a8a162501b3e11c2ce201882b5ac8110c230ddc59
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
 run_stage rejection-1-select cec8ddc517a019cb60d8b02f77eaf651b3a21d0ed966826ea847fd5c3d56413b 0 29500 rejection-1-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-1-train 7df2c602656016c22b08823cc92a50411d1af08776d3ac023970387f2d83cdb0 8 29500 rejection-1-train model
+run_stage rejection-1-train ba39bf7e0974fed45c6461334dbdc89d5b15f221fc18e37fd359c6705a88085e 8 29500 rejection-1-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-2-generate 063d0da03995b4c0a3884b07e350f5f477bff6ce334e3bc3ad848c06175d7023 8 29500 rejection-2-generate model
+run_stage rejection-2-generate 2558fe19fffdf42a8bd7150cf1f39c060ca59400147b3d8ba831475c1975c47f 8 29500 rejection-2-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-2-score 0d11c2ee057af8b3a475c6ee5c5e81039adfeb3e559ce488b010b4f320578d9b 8 29500 rejection-2-score model
+run_stage rejection-2-score 950df0db80b2567b39610b6cd51b94b3b242893269202b224af2d6f01305b832 8 29500 rejection-2-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-2-select 65ab377dca22d0a08ef75451370ee2d74175086e7d3b6e2a8ef771e38bceecd5 0 29500 rejection-2-select clerk
+run_stage rejection-2-select b9d6995f5671a98642dcc799c5c482aebc0305875936aece9a111ed6eb1900d4 0 29500 rejection-2-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-2-train cd7314a210cf4b776c1a1ba02fc7ef4c80eca4aca12f6a1a40a584be2108bfd9 8 29500 rejection-2-train model
+run_stage rejection-2-train 3f9879d5bfca2f6784ad2ce72e6ead1be3d4189563f6ceed9c4678b2a0120be5 8 29500 rejection-2-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-3-generate c0aa8bf4ef5d1d5d1f9ca966f6328753527edc94cc53e5258178679b738758e4 8 29500 rejection-3-generate model
+run_stage rejection-3-generate 6eda177c197ffeae99b38fce5a7d5808920ddbb20ce3453a298216d89a2dab2d 8 29500 rejection-3-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-3-score 0fc053b44a62864e44b0d6f8456118e835c21c31e7380301a57b4112590d2878 8 29500 rejection-3-score model
+run_stage rejection-3-score 1a0b946247477e5a91cb7a1ebb6b72f09f0d6352bd6b32f2c95af109abc3d4a1 8 29500 rejection-3-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-3-select 7826757c25befdd4e2fba2f5fd7b72096096b9423571a3dd0ddaa75b70192cd3 0 29500 rejection-3-select clerk
+run_stage rejection-3-select 13ec7c7851c7c670c5964858eb249f115a3580ad1cf349e9aee986675c7b5e87 0 29500 rejection-3-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-3-train a8e08ef07ec3d511b092e8c0a4ca0896f7dbe2282b033a57524a6eca91c22a54 8 29500 rejection-3-train model
+run_stage rejection-3-train 8aec2d336259a548a90f72728cfe5a503caad9136ac8c74ffe989b428d18773c 8 29500 rejection-3-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-4-generate 005fe711775109c91b49acbb219310a613774d9341e2708f31005a7ed3a7d5e0 8 29500 rejection-4-generate model
+run_stage rejection-4-generate ed89f2ed7166b2084557ff5ec31d6d48039c14c4bf0ec373830732b6aeb97acd 8 29500 rejection-4-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-4-score 2e2b63ee8501c17611778192f7a217e4054cb514e7b7dddbf44cd8b81499c9c2 8 29500 rejection-4-score model
+run_stage rejection-4-score ab8334c8c56456795334def7acbd9590d9ee5593359a9bf2d70e1480feaaec9d 8 29500 rejection-4-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-4-select fc977150bc3a9361ec97cc93125dd250152550321fb0740f250c7f48a0d80c41 0 29500 rejection-4-select clerk
+run_stage rejection-4-select add6e861f75a5607bf89ac4435394215df5f6b3a9debaac995c5516dc6a9b3dd 0 29500 rejection-4-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-4-train b420f83ec8512ae3d8e551f404f5a8b51dca955ed61a9cdba1c881cc25617a8b 8 29500 rejection-4-train model
+run_stage rejection-4-train 49431b123475e28be683c035130858a9231b407aba842f06cadc724e0c9ea9f5 8 29500 rejection-4-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-5-generate 7be950e7a9b59038b36ecdbe4f536a19e82092e3fd53e90cf76db587ed9d8238 8 29500 rejection-5-generate model
+run_stage rejection-5-generate 7ce9e2c23de37e2df25f9d4e91e8ea0eae2c62f99a65f1fd2e1988ae2127070b 8 29500 rejection-5-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-5-score 871df687e2a937824dbe671f45d0a116b3494f8ac4430fc954c84aa666c541f0 8 29500 rejection-5-score model
+run_stage rejection-5-score 672137499eba6281d8799a42c97218e9208b0f0aa0f66df6a07fcb447d594b81 8 29500 rejection-5-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-5-select 96ff89d15283a9b0284904960ef712e1e1f749e329fce846d4ad5ba2070110f1 0 29500 rejection-5-select clerk
+run_stage rejection-5-select 9bfb25bac82dea974370e94b81d10daa67675340d48f681511eeae32bed8ca74 0 29500 rejection-5-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-5-train ab941c5c24d68e8b0071b84f67a974f42106f64daa4ad65f02da19b7065732bb 8 29500 rejection-5-train model
+run_stage rejection-5-train 6b0ca53ebf3be306e7f45e7bb566ac3015a7fce96de6443f60ccfa546765d51e 8 29500 rejection-5-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-6-generate 542c9c1bcd7ae5b47dea79cdeb22664797c19e99e2729db7e0ad89401fdceed9 8 29500 rejection-6-generate model
+run_stage rejection-6-generate 4b9f8b28a327decf41387dd7350a713b015f5ad8e0eaebabc3de0947e60705da 8 29500 rejection-6-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-6-score 5d52a135026734de74a02286c1788188b38a7ca8697e7a655a6cf3961021ada5 8 29500 rejection-6-score model
+run_stage rejection-6-score 3ddf374f028d02e6d18fa18ac7b5d1ef4ec1101674002c0ff62e1cd140884cae 8 29500 rejection-6-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-6-select de0f66f7c1f30d46a06e904d6341471b00c83fdb068be4e01ffbd560cfe5df16 0 29500 rejection-6-select clerk
+run_stage rejection-6-select 91f67021cf82e6813d82e1fbaca0e33ef184d7e4e6bf68c6d75562a245c1e9c2 0 29500 rejection-6-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-6-train 5beedd43d56d5b064e85fd043fc092ccadd85f813a6fd07017506f39eb0bc592 8 29500 rejection-6-train model
+run_stage rejection-6-train ac4629e469565f2ab50b3a851b4697ac5de41a6dd6168707cc374feeae6ad0ac 8 29500 rejection-6-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-7-generate b3cb3aa9381b6e35f18186817ce36f2fbc60955415cfd2b53990673084d3ce87 8 29500 rejection-7-generate model
+run_stage rejection-7-generate 21512b516e824e44268b81f92ba71e3abc25685508d1b27a1296b1ba6ce378dc 8 29500 rejection-7-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-7-score 961b2dd518e6c87bb40771814d2f60bcddb8982452345bdaada547425e158af5 8 29500 rejection-7-score model
+run_stage rejection-7-score 1def9d14bf797dcfd7f9257f40764b5449bbabbd587c99553329592b6f2b1ab0 8 29500 rejection-7-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-7-select 801b00c128bf55b22c7344f211adb652c8b86c5b6d07790e32966aa919f8de53 0 29500 rejection-7-select clerk
+run_stage rejection-7-select 5dae2d621db03d9728165bba6f23b70759e9516d7616cc0222972e3f31d2d18f 0 29500 rejection-7-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-7-train 839a8306497917b04769fbcf37675faaaab663161ced1fa0716fe5911c92beee 8 29500 rejection-7-train model
+run_stage rejection-7-train ee2a74b04c38028522f8169da85504b39ec00a6229d0d79457f1775d902ebc77 8 29500 rejection-7-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-8-generate 3d33133eb4fcede401ea15048704aa6836f09bbec1a3ad5d3bf82d47fff903ac 8 29500 rejection-8-generate model
+run_stage rejection-8-generate b92b75478e124b228b86eda2c40c7e08725879fbfe0fd5925428368c5bd1c2d6 8 29500 rejection-8-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-8-score ec91b318992c58dbf30207bf6ab0f7625ddd8b4ef12ea638a0969eb44ce97252 8 29500 rejection-8-score model
+run_stage rejection-8-score c94ef6c5d582ae5b04f0d9d0dd152b9a645adc167b709ee1692da369c5abd39d 8 29500 rejection-8-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-8-select 3c55e978ad2b0f6ab644bf056e91ae6321b904539e0beed267f597d73167dbea 0 29500 rejection-8-select clerk
+run_stage rejection-8-select 9371e9d2ecb064df9c14c175b41d19d2735137bafabe14ee9b3ce7a005c01a75 0 29500 rejection-8-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-8-train b39f662182e873d427a03bbd4a32bb2bab9d7babfa1877958654f6ec5e3aff5e 8 29500 rejection-8-train model
+run_stage rejection-8-train ed11c019f18e1cd987fa7af634e852534d25eaf0b44f8a2bee7abec0e70c5776 8 29500 rejection-8-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-9-generate cf417cfcfe8e1a1fd315cc9d6a29ca52f672a8ed094b584b58ffd48e087e2aa9 8 29500 rejection-9-generate model
+run_stage rejection-9-generate 4dfc40df2c18c63ce71ee34881825dca45cb08c8d907a4ade39e41d459c8748d 8 29500 rejection-9-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-9-score f40d40edf745b3c9a35f36221b0e517dba03c5ce8eb68d79e72d5ad261bc4731 8 29500 rejection-9-score model
+run_stage rejection-9-score c22645f8d499a955a9ba91b061efa789c1417a868ac48038662c1a906b907523 8 29500 rejection-9-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-9-select f2ff1d9afe0de9df1debca693eb6c4606cacce884ddc1f614a394efd3ca1945b 0 29500 rejection-9-select clerk
+run_stage rejection-9-select 5a1dbdad282e2fcd580860b83edea2492e32315fb91f73b8ed77bcafba29dc31 0 29500 rejection-9-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-9-train 3faf4d18cadae6b930c17d9acc7c1c0532f46d88fc22148e9f8930a906a15819 8 29500 rejection-9-train model
+run_stage rejection-9-train 1fb65989684c12745ff74222361d0f9936b5e330889d3a87e8fec8db639d2159 8 29500 rejection-9-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-10-generate 18bd69cb45490029cfe0abb2000019c5bc4982bcddfc2a3561cdd99f3ab4ffa8 8 29500 rejection-10-generate model
+run_stage rejection-10-generate 7fbf7da01e3c3af2cda7ce128964db0558d3458e33ee35410f3de932720ed366 8 29500 rejection-10-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-10-score 35a57f89f0f53a2da5defb925c26091eba82dd26cfb3f990ebbf5ae8f37569f9 8 29500 rejection-10-score model
+run_stage rejection-10-score 3b0cd71caf59d42eba2076a51b6e69e2c8c76c551be42102eca98bcbf7fd1805 8 29500 rejection-10-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-10-select 72af3bd1f81204c82cc9c8b78b248900845c54d930bd269dd94b259738cf7101 0 29500 rejection-10-select clerk
+run_stage rejection-10-select 8ab297daf0b2f9dc198fadd94ad079108b33e51ed0881fa70e8eb956719ed2a5 0 29500 rejection-10-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-10-train 279c100af3129e999cb0f73fccaf2db909114b3552e894e98acd818b1f2a501f 8 29500 rejection-10-train model
+run_stage rejection-10-train 2139b94cb7a3f808c1f8f667264c93d76aa13c3a0d6905dbd6452795bb581bde 8 29500 rejection-10-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-11-generate 0e155756258a026e26a9fb32e075b94ce6204897441d64861600c71ab141d533 8 29500 rejection-11-generate model
+run_stage rejection-11-generate 12eb7169cb067f9f15be4b6ab8d5d182af976e60ffcde666b908bb3964340f3e 8 29500 rejection-11-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-11-score fc2e698896f6713943875d7d797beb0023627e27b0fa9cdb32f049132b1645b1 8 29500 rejection-11-score model
+run_stage rejection-11-score 76ce50431754efc7c6fb2360ff1414ca55753887529a51b361e8bd4cb781c4fa 8 29500 rejection-11-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-11-select 286ef6503b31e2c39476c9db73ff93f722d96e60a4002f4eff0d464c3f1041a2 0 29500 rejection-11-select clerk
+run_stage rejection-11-select 435ad890173f4f0f9f88a568713e87f69ffdca22b40a07227f3d1fa443a48861 0 29500 rejection-11-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-11-train 6cbcab47574e7091b173487d5ec6c3762f5f413546e4ff8b8d7e5ca1261a115d 8 29500 rejection-11-train model
+run_stage rejection-11-train 7c51d7c95b7c55359404f0ebd24f455b5ed395a8c27c92915378e9e7d209b359 8 29500 rejection-11-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-12-generate 6d8980cbaa2a27be5105797bd2ab7154375a93fe1ca61b85d0f3324b7f9bd919 8 29500 rejection-12-generate model
+run_stage rejection-12-generate f2c52ccf02ed8eef92dd4ae6f9d34ae68dd4688b8d042405c7bce74e7d657afe 8 29500 rejection-12-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-12-score 4a0c5d4278948af6a613d655063807e115f6ada383f3695b1bff9558c57541b8 8 29500 rejection-12-score model
+run_stage rejection-12-score 1c1d94026fee214e2c7dc0f4345a7817e92b9f0f034ec9e914945ac49f8930d6 8 29500 rejection-12-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-12-select df4fc756cced97af00264adf3c433c6e397cb12b8432daaa0ba5c3a13f247abe 0 29500 rejection-12-select clerk
+run_stage rejection-12-select f6a58ba4dfc6bb28f00609f912419f67e83065bb6e5c82c4c279d85020bb0f65 0 29500 rejection-12-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-12-train dc939ef0c3e48cc5032fe57836959266afd33fb809e299987e4c19f7eb1215dc 8 29500 rejection-12-train model
+run_stage rejection-12-train e9aed5fd2e5988bdf86213cf48ab56ec6f3b7302badc3e448129e742203ec867 8 29500 rejection-12-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-13-generate 3dd1d290a4756d8c0625e806f27d98a53ffc538b8cefd6b44319d34d68fe4df6 8 29500 rejection-13-generate model
+run_stage rejection-13-generate 8ea661c91669c94bca5130baa4a56bc5b709b69d3eca992466b3d8e166ce097e 8 29500 rejection-13-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-13-score d3a57f783657d4991cd2c4c312e281660d8e1693ed257077353a3f8ca586c345 8 29500 rejection-13-score model
+run_stage rejection-13-score a6ead39744e375bd02e80b41626429568ef71bb224781b36178157a87eb6ce60 8 29500 rejection-13-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-13-select 9f5c081ee30e6b4fa4b5fc1944abecab251a56b4da4c4e512446c4551d8043b9 0 29500 rejection-13-select clerk
+run_stage rejection-13-select e9665e379a9b95b0755cbfde6d65d403c1fd250a1a43046416d2adcae7715bd7 0 29500 rejection-13-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-13-train 238221d3c46b88713ca7c6518447931a25f33e87b0507bfdee7fe0e95597a04c 8 29500 rejection-13-train model
+run_stage rejection-13-train 68b39404ce459588c0e8d56674fded1515f426c6712ff8ee3c00cbc0f5e1719d 8 29500 rejection-13-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-14-generate 0b69aa7e06de5c6239e5694446f3984ab6aca6a111000a8ef3666c3c7e5d044e 8 29500 rejection-14-generate model
+run_stage rejection-14-generate 18bdb9c2b347c94a5a12d93aea1dc4623e0bbea4bddc637b0f08fa4b2bf353dc 8 29500 rejection-14-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-14-score c52d59cc9570cd8b5f9436c3d4bc3c634de4e9d59a7151966ac4e9a93a6490b0 8 29500 rejection-14-score model
+run_stage rejection-14-score 44103b37fec0aa875b9d9b195105d542f0e677a3b21572d600350a6ff50f44df 8 29500 rejection-14-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-14-select ae9e1ab35c67a3a4ca51713818a51a2c3e5d3d344353384d2384f739b865b5e0 0 29500 rejection-14-select clerk
+run_stage rejection-14-select 5d8f1aa6916d0bc4ac9a0e3fd5c339b7a71db2a527691b3bb4846c828d568749 0 29500 rejection-14-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-14-train 6d7776a4fad78afead41ba2e2e39bc1ec283615a502acf1c0d68ab72e8053e43 8 29500 rejection-14-train model
+run_stage rejection-14-train e469451eeb7a03b89e2d446b0ac2e11ba0a479907c8bb26da59fb6825e301669 8 29500 rejection-14-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-15-generate 30e5c69433e989607404d47c97aedc76a8e4a544249a41aab207eb89b5ba99fd 8 29500 rejection-15-generate model
+run_stage rejection-15-generate 148b5624202e4de671e3c6cc538b622280c047607e143a2604990da49d2638cb 8 29500 rejection-15-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-15-score 4e6736b462fceb2adba41fa4eadaf4049dce47043fe22fd365b3c7353842b258 8 29500 rejection-15-score model
+run_stage rejection-15-score 944cbb0bd1e7c7dc35472a96a59b876136860018a1215f84134ae98ff784f2a5 8 29500 rejection-15-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-15-select a5647c59f1825b5c0cdc1896d2dbc1d0c2327910c450a45489318562baa58b37 0 29500 rejection-15-select clerk
+run_stage rejection-15-select 7ed1e0de460ce77b3b21d2b064c5f3f36f9cc1bfe74b5117e19df3ef4fdcba2f 0 29500 rejection-15-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-15-train 3d1a9fa6ff522ffbc271bcc3750df548c90008b08a5dc121703e1a990250f32f 8 29500 rejection-15-train model
+run_stage rejection-15-train dd26aa83b52bbfa2a9bd32498d2afc3279cac94eaa72d34d9e0864a3448bd632 8 29500 rejection-15-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-16-generate 54103ad0611730c4518437590eeb6a67d4b4ed617962350af8c73fbae10fd5a5 8 29500 rejection-16-generate model
+run_stage rejection-16-generate 759359f2172e810f2b6aae2c91cb9acfc4182ad7a29ddc1d91f8614d3a8aa438 8 29500 rejection-16-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-16-score 577001d5b4a45ff1975aea546fd1b5de35aae4546a9398c30de47c3d0ae9eb9c 8 29500 rejection-16-score model
+run_stage rejection-16-score b300834a706bf4da9886785873373fcab39dd9edb4c74165a57eab30a4d7f9d8 8 29500 rejection-16-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-16-select a02d7f775d5cb90cd728c63ccb2a188606642ac301415670ed744002d5818248 0 29500 rejection-16-select clerk
+run_stage rejection-16-select c5c5ca8e9e6c3df57218eb6e92eb5c27dcda84eeb814159aa429cd59ed412a2c 0 29500 rejection-16-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-16-train 27a70b3bedefc02e42f37c9cd67d46df0b45b0b07176dab3bff8be8ce794835d 8 29500 rejection-16-train model
+run_stage rejection-16-train 16140fe8e781f66795643c94625be30bcf3d4a3cc8398a6956dce357bb318cdf 8 29500 rejection-16-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-17-generate c46ab51f6c883754ea72c54449ff9a1153419caed2f94a4617aeac743291ac6f 8 29500 rejection-17-generate model
+run_stage rejection-17-generate e7c050e973b67ee624988cf753513499d5fe6d4c949bc3355d473f97e5a77ad1 8 29500 rejection-17-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-17-score 899535798894e7980ea81355a2f7ad325f5ed8d5aa14c6a50aaee00c7035b257 8 29500 rejection-17-score model
+run_stage rejection-17-score bb231de647c63f8dcd4eba16ea30dcc14f716125e286528878adb5483493597d 8 29500 rejection-17-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-17-select 136a8484053aa7a969908a56d19400656a43ffb5b14dea4e2671c2d98bc05e83 0 29500 rejection-17-select clerk
+run_stage rejection-17-select 6da66fad0deeb3198e661c3434acfa3e48966254f9db7e1e80ecfd7882c898d3 0 29500 rejection-17-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-17-train 1b042f7ea189386d20b528e2394629b6e549529b3f55c9f6f988f419e9c220f6 8 29500 rejection-17-train model
+run_stage rejection-17-train 665e11e231c9d2d60bc73b84f577099b74cf61db31ea1e086a556881312844e5 8 29500 rejection-17-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-18-generate b6207333235c48374e67bbc7f6b8fe1813f16cb8645a6b15217a9e4e35a4d4eb 8 29500 rejection-18-generate model
+run_stage rejection-18-generate 5be1e84c67449099b0f9a272a40a21ca7fc012746db9e3b58387bba32b377199 8 29500 rejection-18-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-18-score 22119413140544c123de617f52989cdfba21d2e3b19ace3fefa916a1ea7befaf 8 29500 rejection-18-score model
+run_stage rejection-18-score 5d6637be3aada2e60245c9af02b5ee2123f3e9d9a4678fbe6c79446c8a15c489 8 29500 rejection-18-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-18-select c9926de302d249331898d1a07658abd1cb75dedba328f54fb391758b1d05918e 0 29500 rejection-18-select clerk
+run_stage rejection-18-select 7468924c3c3af40971d163a59303deae04756e93ba5865b0b63b9e3deda7858a 0 29500 rejection-18-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-18-train 2780f6f614c73238e9ec26154062f69680a9e66b40a9a1f3d73533e3e7e17812 8 29500 rejection-18-train model
+run_stage rejection-18-train c05076e2e426747217f61e98c3d300ed1526c9f31cc6b9855c3ec5ec58c88f4f 8 29500 rejection-18-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-19-generate f49e0d19bf82e6be211552019cf3bd51951d6cb35a2904843d692dc7bc185027 8 29500 rejection-19-generate model
+run_stage rejection-19-generate 9c6f365340e4724bf8af28964ee4ff7dc0e8dc5087fa108555cd5ca40c7e9331 8 29500 rejection-19-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-19-score 42ad8bdd75251048d420e932f8f8483b13acca8d90ae2d10073fa129175b7812 8 29500 rejection-19-score model
+run_stage rejection-19-score 322580466937cbdeeac43ffbe7be33e80a0f882e4acb7400d43630bad2a5b714 8 29500 rejection-19-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-19-select af237d9ac4db7b8e28db1112b96f11c2955cfad3291663c1e59fae9fa42381cf 0 29500 rejection-19-select clerk
+run_stage rejection-19-select 161eb15b54c44e141c7c8a7caf210135d229152b1b65f8bdc81f5587d1587d73 0 29500 rejection-19-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-19-train fa9fc1ec20d1fec7940c8a55ac223fe3c35e2046989e8fb5ddc7a6b165bcdef4 8 29500 rejection-19-train model
+run_stage rejection-19-train a3fc66631d73cbb6fdaff60a995dba4f71c62f9618e72095abe47737ad1de6cb 8 29500 rejection-19-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-20-generate d3922bf8c292cb8aec136334fa356326f78497ca15a1434a684ef70d874bf962 8 29500 rejection-20-generate model
+run_stage rejection-20-generate 342ff96ffa75f5cf7876b1ea02c6d9bce1a9138cbd7d849612ede8fb2ffd6870 8 29500 rejection-20-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-20-score d932f52e4014f8c36d9f0c3125ecd73534d9a206a8505202122cbb757ae9401a 8 29500 rejection-20-score model
+run_stage rejection-20-score 73370be2f3ebf0b96a8e2cec60528972ca7558b82f5b93f418cd320ec80f7a7c 8 29500 rejection-20-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rejection-20-select 8b701c9050ebac7d668570168fb396f793638a39462faf33be7ebd748bdee7e4 0 29500 rejection-20-select clerk
+run_stage rejection-20-select f7710b79a3f1c8b543cdeaaffeba899915096bb4c147ea4326ff46660d262807 0 29500 rejection-20-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-20-train 746390fe743755d66de65053df56382be9b3564401722044142e684db4df71ff 8 29500 rejection-20-train model
+run_stage rejection-20-train 9683cc9bf558043fb03fabc85b4a17f289d2e7f899196c4c1732632b80c6158e 8 29500 rejection-20-train model

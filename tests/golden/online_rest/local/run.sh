@@ -74,156 +74,156 @@ run_stage rest-1-score 69f9f0dad8475e754eed4ac69b8c29c087eca022e0510d0e8cd0037d4
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
 run_stage rest-1-select c493ca0e82a635a5a5c3091e96f896f552fdf70cfdfe9b7cb4b2164fae13ef48 0 29500 rest-1-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-1-train e94adf33fc337a819c6dc550646ad447d9af96c9500b50a651e451cc5b8ac345 8 29500 rest-1-train model
+run_stage rest-1-train b636abb35845faf9759252012e6e16a6c50af4d5e069882eade52489a2d9c3a0 8 29500 rest-1-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-2-generate efa1323616a6d610d69bb6185c95bef647c43cf36e15a63556d43c0460a78cc1 8 29500 rest-2-generate model
+run_stage rest-2-generate 6bf24743cadfe45047b2c63b904bbfd7c5765c0a6dc3e2b34277abd925025f7f 8 29500 rest-2-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-2-score 8b635faf67a57da8bde73a174d85973ad5ba025b289ea95ce50f2558feb4aed3 8 29500 rest-2-score model
+run_stage rest-2-score cd6ded2111268b0682f0818afc34b34dcd5c53e36b652ab69677ca7e26271280 8 29500 rest-2-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-2-select f8c35aa2358e071f5b27a36bf42121559f3a01b015de913457dd74028a1d6019 0 29500 rest-2-select clerk
+run_stage rest-2-select 897631e8c10f8dda625f192034b72efcc00258b872b43c0050d10b8ece2c6e97 0 29500 rest-2-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-2-train 722664f44cca3b623aa24ebea8ea60a55763f65d089fca72afefc0f833d2aba8 8 29500 rest-2-train model
+run_stage rest-2-train e232248fb3eb0bd085f71cdd284777a9d4b524845e27867e10e57782e7dbb677 8 29500 rest-2-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-3-generate f023e69a12b3b16cf39b4e1537b73edb7ae8149b0e034dc7d8f2c2003d636098 8 29500 rest-3-generate model
+run_stage rest-3-generate 81b31b0ac683ac6f8ef83b2a19386f06782189e3d8450baa1b0714cc9e0fe3db 8 29500 rest-3-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-3-score 73c63c36fc7b42d323efe08bc504461f560d6ec79934ed15846db6becfa0a7db 8 29500 rest-3-score model
+run_stage rest-3-score fab56d86e5cc31f1b25c683a7ea1173da8eb631ca18769ede7eb7a782556fd16 8 29500 rest-3-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-3-select 26a4bef2cde024539b1b015d176ca3a50430f15ea8fce4bdda71cc17a930cfac 0 29500 rest-3-select clerk
+run_stage rest-3-select 4f44cdffcf362bac43e42afe1470edb3ff510995f7d23926da06c1c20c5c6049 0 29500 rest-3-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-3-train b730fa3d619ca4d3e4cec05569834e343f4d24b511cce52bbec83be02012639d 8 29500 rest-3-train model
+run_stage rest-3-train 59cb11760718bd03e6460bd44c7acd0a29804cac7df4c460bd6b6bce3de44db7 8 29500 rest-3-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-4-generate 0550c27d084f27daf152f8b6b2c72726df822c73251dfe42677addc297e189a4 8 29500 rest-4-generate model
+run_stage rest-4-generate 5c095afa1b68c4acf1478115af45a2251bbf4c78159357c7e5f0554377c22ec5 8 29500 rest-4-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-4-score 393d9ecc5840f6ec12c0f178688bae4892288948235313e68b7ecb25a909b495 8 29500 rest-4-score model
+run_stage rest-4-score 613c9105a7999060e7b3c12db5cff91056cb587d70b00cc151becbcf653fc5e8 8 29500 rest-4-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-4-select 2ddaa27107e3285985158c68597749aac1cacb2f5df5d5c7048e17ae01657cc4 0 29500 rest-4-select clerk
+run_stage rest-4-select c9ab3fbd3084b47b44fb789c696e747e6b4c9552986aa3313754dd6227478977 0 29500 rest-4-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-4-train 4b9d2147c51aba1ee3cfa3f52dd9c1d3ea471d53c0eee12964d968e0d455c412 8 29500 rest-4-train model
+run_stage rest-4-train 401d085a084be3f49553004b1ab923ca6a4367dddeecf8695e175c28acb6eae2 8 29500 rest-4-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-5-generate 014ef8d1e5d4ef3fd8741b4aeb207ccdae1939fdc6fc4ff60aa8c73a911d8462 8 29500 rest-5-generate model
+run_stage rest-5-generate 9ea208d4355f3d203aa6184a3562f3806f9fd09babd077e0ba46aa9811a2755a 8 29500 rest-5-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-5-score 90b01429d35f9476c7bebb74ab6bb63780612ebab2c322d184020ed228a913e9 8 29500 rest-5-score model
+run_stage rest-5-score 794bf2a0c1de7c210b5d3ed3a1fba8593459bd526972406607243e79bf847bd1 8 29500 rest-5-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-5-select 42cf317092ba1ff1634627b18d426ab55c1388585493aa590b28c63c09098bf4 0 29500 rest-5-select clerk
+run_stage rest-5-select f125cbec11da4f41afc404c8f4aef5ac4e18cbde00176cb1fbd715c1759d5935 0 29500 rest-5-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-5-train 00578ab4274cfd490b14554b37bfd32be7369780465d01351323640d26d14333 8 29500 rest-5-train model
+run_stage rest-5-train 81a4f90ba79c630c1d1ec8a23d50af5aedb19ba319f2c65c350242d319279ad5 8 29500 rest-5-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-6-generate bf207d485892d84e855ca7e6bf676c99f2473dd588614e19da7fb93639f88aa0 8 29500 rest-6-generate model
+run_stage rest-6-generate 286df92b7cdf2e01b9b72e3929c167fce57860d1381226f5d628ca9b2328f0d0 8 29500 rest-6-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-6-score d31808cc281d49ccce5a0161e3a7ee751fa2e9de9fb13c45ab227831e23956db 8 29500 rest-6-score model
+run_stage rest-6-score ad0ab8c327577dfd9a69aeb7bf9f4a81d325a73188e67a8b674665308819df93 8 29500 rest-6-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-6-select 8a120ba19cd994ada382f3f933283cece8039123f13bdd0d664deb66d80b1f0a 0 29500 rest-6-select clerk
+run_stage rest-6-select 13656b842c243d849bf4fa6f5824a0cbdd7c188de49e58590cb1a3f7c4caa197 0 29500 rest-6-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-6-train 17711aeaf6985f605f1edcc21e7755c362061ee13609d233e21a51a1fb8aed7c 8 29500 rest-6-train model
+run_stage rest-6-train ff6c9590f9105b722e3f980ee2285e03a10379953b281a9a64ea311fb9d143f8 8 29500 rest-6-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-7-generate 721aae506bfc3867ebd487d6f91891d8315b24a4fbf017d407af891d8481831a 8 29500 rest-7-generate model
+run_stage rest-7-generate 6be8455bc49c5d715fa777acf24f106189662f000d930c4399e34a4a4dd86b16 8 29500 rest-7-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-7-score 25abc3ed76b1a8278a467c65de77eba74da8dcc558c1d4e261eb1bf4881c7f8e 8 29500 rest-7-score model
+run_stage rest-7-score 36fb179befeccbfadbfecdf80270ae858155f86a2a5d41c88dc67b1514a1dfbb 8 29500 rest-7-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-7-select 874a2411f9f65a7ed8b8b4cc16926b8dbec6523662146e91397a430493c40c22 0 29500 rest-7-select clerk
+run_stage rest-7-select e66d3aaf3b87df1319a1a05490024820395f8c29b8da8c6abe9cb53b84fe3e79 0 29500 rest-7-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-7-train fb28f814854b15e6a7cab12b7bd33f1c84905fda6ceaa9eb3f09b8f0a95dd7f2 8 29500 rest-7-train model
+run_stage rest-7-train 84e268ebdc724542237428a5f128788a060341e2d0add7747465e2d415547d21 8 29500 rest-7-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-8-generate 8f6c64f52cb0c6ce61fcd4be40834fcbcaf79611e9942e4f7748cd3a58d7cbf2 8 29500 rest-8-generate model
+run_stage rest-8-generate f0394cab7f345e8c4850b0fa67b1c10d683b35fb8399067db3f4a804ce712646 8 29500 rest-8-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-8-score 73b2244381a7617b379c8e4ed048e1ffa372e4034ee7c8536c860ba5aaad50f5 8 29500 rest-8-score model
+run_stage rest-8-score 3f8c6063d322bc8e773865d432ea994678fee058204b6c75003223e2585325dc 8 29500 rest-8-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-8-select 7b8d8b03654d98d3beec72873dde277daf063ff2310d88bef1dc481289f3ad8a 0 29500 rest-8-select clerk
+run_stage rest-8-select d1ee935d91693458f76fc198068b1310d9e4203d6f9839d4ff7773c74fd4f2cb 0 29500 rest-8-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-8-train e9a87a95f10a4a18073e5062b33e80b52326c15c89c997f1755371b9d0571c3e 8 29500 rest-8-train model
+run_stage rest-8-train e4705a79da7b5ccfa07eb29b9d4d50821ca175d442d8cf56fa698b28ed16b7d3 8 29500 rest-8-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-9-generate 6d1f9e67637410514a296c4083eedd3ea4952b1a38203f52a3406c512089476c 8 29500 rest-9-generate model
+run_stage rest-9-generate 10faea75c743988dc7f737463eeaa805bd0d0545ab3df148db3ab26afe6cd985 8 29500 rest-9-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-9-score e60032ac1a497fc59a4680606b159333256f730ae4ae66075149f14631bfec18 8 29500 rest-9-score model
+run_stage rest-9-score f553987d3890b1cc54fc72912b410b8265f0950c35b7d5a0acaf040b3bc6a7d4 8 29500 rest-9-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-9-select 678d1bde5deee3fb0c213ec07c2525bf759fb5a4c1fa9d7d0d57f013c514b910 0 29500 rest-9-select clerk
+run_stage rest-9-select 33f0ae723124e20c550dbe51fe4982065a1ffad4ba8b352bb835b4b87d5543fe 0 29500 rest-9-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-9-train 668a45c286abbd0f2a83d25849fec30b3497641bd88d39d33641b4b742223664 8 29500 rest-9-train model
+run_stage rest-9-train 16827d94548a260e00cc5faa1b2d4c0b9eeac65951bfc729f84314653949505d 8 29500 rest-9-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-10-generate 237a9fad9f709f692335b0958a26d7a4b777a942d9bbee9e9119dff9ab157141 8 29500 rest-10-generate model
+run_stage rest-10-generate eb0488b875d06f35bd1500b80f7340846840c79da5e990fcb7f95f103a1f9789 8 29500 rest-10-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-10-score 9047c42964f0feaf733a12b4f9c036376150f6c7197fa4d437fdb1b9485037db 8 29500 rest-10-score model
+run_stage rest-10-score 0435ee39460ef69e02f1b746656483af393479a27dbade09a572b5954e94e49c 8 29500 rest-10-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-10-select 35af7bd6ac3a6092896d8bb9a040988b2bf5f38d87a0e7454ddd2cf4de6e0b98 0 29500 rest-10-select clerk
+run_stage rest-10-select bb1c2dd8e2044a5374c0d70d29e5064989cee8cde123201bfeae7abaff5d5e8f 0 29500 rest-10-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-10-train 46bb4f41027186044c7b00ad28608df463f0a48b5dcf8add58261030ad1f48f0 8 29500 rest-10-train model
+run_stage rest-10-train 1250619205af794557accf8c58c63843a140401b0596fe3cc0b03c7bbb5558fc 8 29500 rest-10-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-11-generate c44abbfb504aefec3502261b89beff9264b7aa447ce7ed9ef2066b449cd97c2d 8 29500 rest-11-generate model
+run_stage rest-11-generate 53a337f83c1a395b17af739d6e60dcb5aa026a2abea6113fa97f6ffa560f44db 8 29500 rest-11-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-11-score a21be2346c1683d4c8fad04ce6b9318ee4fead2b1db4e13ecad0b399ae024a0f 8 29500 rest-11-score model
+run_stage rest-11-score 94dc2f01d1e6f6abd3aa713e61cf137d62a011b485c4f4f997f79b980ac0c46a 8 29500 rest-11-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-11-select 059aa934650424629ad1d4b501c051b1acf79931f1bac5fbc9d8bcaeb0bd9718 0 29500 rest-11-select clerk
+run_stage rest-11-select e3550b5726d40905cf759c07123c0b7008bb164bb80bf9f5254607c81b9e4471 0 29500 rest-11-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-11-train dc91a040319c3549371303ab2d43cecbb6eaebce7425221eccf0d24d919a5dd6 8 29500 rest-11-train model
+run_stage rest-11-train a60532eee9f1092f57c4793d76a2b47b6aab98f38a94f32096c5f06a465f7982 8 29500 rest-11-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-12-generate 12af6a5b80b03a897401e08c9c9c7a03a09b26333f4d7da50e0e4c358a578606 8 29500 rest-12-generate model
+run_stage rest-12-generate a3ab75b9a970ac155f9e8f945e961b241e59a4f34c854011b1ec90380ca71aae 8 29500 rest-12-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-12-score 580f9a30b6d7de938c3ccf19f0a8a4bdf55bba95c8ecf6c1a29cd015b1246951 8 29500 rest-12-score model
+run_stage rest-12-score 09a7e5fe01c5a01f47a6bcd5866d75c02836c295fde5a5ae6d7aaecc6ea2df69 8 29500 rest-12-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-12-select 28d03b3b61d228ef677e3ef2fd34a1c25c83f89b39e22108d326a024812a4b5e 0 29500 rest-12-select clerk
+run_stage rest-12-select 8ec00e240224ea450fb58b1e2eeafa59f98b9652cdf1e0455ad2214e921b6b83 0 29500 rest-12-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-12-train b79fcebcd8242aa3103eb4def32c7026add422f69827e30fb6ddd484ce7272b1 8 29500 rest-12-train model
+run_stage rest-12-train ee27b2d7a16bed4b7ae6bbb817777087fbc882b800a78cd44295a21e3fd54bf8 8 29500 rest-12-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-13-generate ec22da5dedefbcb4627fef35f96332ba6d1ccbab9029d0746512c90a2e8a191c 8 29500 rest-13-generate model
+run_stage rest-13-generate fc74043f6dc1497a094ab84f4618715803e25346b3dfa215d259820d64d9bae1 8 29500 rest-13-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-13-score ff4b441aaf5a98e82471435fbbb27729fffcfb6b6ba38aed9b6a154d9b47b260 8 29500 rest-13-score model
+run_stage rest-13-score ea18aaee1aa08650d58798be9f58e3b614e390f9324edec9cc9fb448df0d5c0b 8 29500 rest-13-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-13-select 90674765ac8f70d8f3f487a261debfce95c4f8b6a081216dc288aa70cf3bdc0d 0 29500 rest-13-select clerk
+run_stage rest-13-select 120d5cb8eed37b806c8750b63d79c6936e61fc8dedee6bdcfc0911a59346ee64 0 29500 rest-13-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-13-train ac1caf06a99e300f65152553eb1c278eec966ea36ace61c50ef1cbf6419c5fc7 8 29500 rest-13-train model
+run_stage rest-13-train 291ca8f438532a02cd875d548a944f510c0d795aa4923deb05e015a9ccc96dc8 8 29500 rest-13-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-14-generate 77da27c11a3be55f6a2864b5e98f13956a6eadc60f7081d41d771c66c94c4dfa 8 29500 rest-14-generate model
+run_stage rest-14-generate b7e8b9410cdace34156e4d2f5b2bd6680d7691bf5c95da909b45d83cbcb5cd03 8 29500 rest-14-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-14-score 3dfff04a41d52e14b491a90e0da6b1c3886f4372811ffecdb09e05afabff17e2 8 29500 rest-14-score model
+run_stage rest-14-score 6743793e8882cb6f5f063515ceb0c7ee748c308df6f84ba65d8c15338466e0c9 8 29500 rest-14-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-14-select dee605c8a3377bdfb9413fbca9bb5bb2452249ceae210bc12b79d71ad466bfd2 0 29500 rest-14-select clerk
+run_stage rest-14-select 1e0c0d08e8e286a64b968ebe7845f017255ccabe460512c688ce8da4cb9ba106 0 29500 rest-14-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-14-train e55af46accc73c33f63f6293fb3afcc3d80d41166ed1f69b1b56ea289f4b329f 8 29500 rest-14-train model
+run_stage rest-14-train 810378b80c22a64728cd4b6025216d9328a73e11bc9014a990e1e7700b3b871c 8 29500 rest-14-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-15-generate 24df581f40f8ca6c6c8a108942a69207886f7337a385d54ac127543010d3c6e9 8 29500 rest-15-generate model
+run_stage rest-15-generate 8483765de42be184a02e6060ec91146ca8c1daa03651683737d36d9cdd9f6806 8 29500 rest-15-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-15-score d76d98e48c829474fb6211df5637c9ceb2f7c8d3d6e1200952bc2c59006ae83a 8 29500 rest-15-score model
+run_stage rest-15-score daaf05e73a6bbc9b5d0cc6866fff9ceedde6e163b5c103212c3d9db79a6f2480 8 29500 rest-15-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-15-select 885792354e78b549eaef85d96adc60ed439bc7b55837febe8fab570d8389e788 0 29500 rest-15-select clerk
+run_stage rest-15-select 9cf7830442cedd0e2b077cee72dbe2be1f85f4f11de6ddc21b4c466325b86354 0 29500 rest-15-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-15-train e34086902c188503c710c585b017a50b23eca5dece9569d90059bef578c5fc96 8 29500 rest-15-train model
+run_stage rest-15-train f9f9ecbff772a54ea84aa7d09f7a7c1908cf4f88e284b5cd0223b04ece16ad21 8 29500 rest-15-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-16-generate e78f696332e436d9277c3b88155f92c953377868e98f66446b07ff3f6a4e40ae 8 29500 rest-16-generate model
+run_stage rest-16-generate 8e0ee59d70f82eeeea69f7d3386e6cb100ca854412c5e51b1b2a5dd690fefe34 8 29500 rest-16-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-16-score 58610f81d4079718b6b3f7c015b3e9414b62b985cb4d4f450b9dab0687191239 8 29500 rest-16-score model
+run_stage rest-16-score c3d0fc76f04bfe20c0d6a0e7db487a947177a3e3cee466c2dfc01f80e8cedfbb 8 29500 rest-16-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-16-select 5007a13b40ad4f84ce205ea1a3fecd9e88c211e12e1fe0cd472b287597b922a4 0 29500 rest-16-select clerk
+run_stage rest-16-select 0636207fa0cf1c9aad81777b5e72a51bc9f50f9aacf4dc2e876d143af0082cb6 0 29500 rest-16-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-16-train 735af902db81a526d9d375eed91625c0f0b6ba66505464e641447c8489a20f3a 8 29500 rest-16-train model
+run_stage rest-16-train 1fedef864b5c35684434f4244524e380f17b71c3f0da874791a7dc13baf5a1ef 8 29500 rest-16-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-17-generate 1f71a3830c93457a5b5cae681d150f775c410c969ecd72209cb530cc277934df 8 29500 rest-17-generate model
+run_stage rest-17-generate 5beac1e8e27c55d30f06b5146ada12104f1172f20e7a28833b9a4d1f60437ed6 8 29500 rest-17-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-17-score dd4af6f4310c8ebdfe7fde25fa387b97cd68791c699f2c959bcf15e18d5e8448 8 29500 rest-17-score model
+run_stage rest-17-score e7c793fd97111c9c1ab14013e837145c17d5df9e5025e3d5f7fd1bfc91057ec9 8 29500 rest-17-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-17-select d7ab2488ed1cc5c2ff34a332fd4b4ebbd0eaba4cfd159567f71a5cc17096653a 0 29500 rest-17-select clerk
+run_stage rest-17-select ca15e72cdcd2b49b6fded375ee36d41ec19aa2031d0677264a4c2c522e62f8b8 0 29500 rest-17-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-17-train 927b949c3f848c24fbd392032def019bae24f9b1b113497166c806ae910caee4 8 29500 rest-17-train model
+run_stage rest-17-train 6752f48bf2c396554c07d6cb4519810bcfd784d2ea3c453dba4d975ef1d97140 8 29500 rest-17-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-18-generate 21664594e49c3f51dcf2f291d1ebb23aedee50400a282406f824143c64b8b28b 8 29500 rest-18-generate model
+run_stage rest-18-generate 009f1c1f5f693dc625578e909ee36fe5aee8c87ea5ec6b34d7311859c7c32634 8 29500 rest-18-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-18-score 2885da846c8bbb6c0177d9bc33750a3a91049317cba7fc964d8e1aa610996be9 8 29500 rest-18-score model
+run_stage rest-18-score 38fe13196aadebed418bf25f0da531421388102c4a96ffee9eef7b7c44afb21b 8 29500 rest-18-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-18-select 9ebc8a821831f0fb6c4d47afaf96eb48ecc423c816a9a5d6d61f1bc986e93bfe 0 29500 rest-18-select clerk
+run_stage rest-18-select b27f936c0c534c5df0a3421ed87948194ee650581b4db332c6c9e1be7c0084a2 0 29500 rest-18-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-18-train ac39dcabbfa00d9343a93841b1838c7963938e2e6bfcc1d221add7e76eb02709 8 29500 rest-18-train model
+run_stage rest-18-train 0ad705e6cff370b740d88a2930a0432f9f306e8925994c3d08ac91d9ff5b72be 8 29500 rest-18-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-19-generate c0a4b1b5f8fa57fc2f47e46b8e5ba54978794f70b95d89d92c6912416ed14a70 8 29500 rest-19-generate model
+run_stage rest-19-generate 7d9c72b6adf236b09e6787dbd91535ee1050893d9db750f2d3925b02dd916aea 8 29500 rest-19-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-19-score 8d5f6d8da9ae38c52f636a7aeecd3908294bbaea95b382468c3739d24f531954 8 29500 rest-19-score model
+run_stage rest-19-score 560782a348af4b2fcf0251ab64176f5e222e3032e2fd23df4be520fef1fc3ec1 8 29500 rest-19-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-19-select a059de2b41f6b517bafacb417babd970e1d74abe1a63f7a143ab7b1725341be9 0 29500 rest-19-select clerk
+run_stage rest-19-select a332b1cc3e452a73d48ab2ca4867230c1d08a2c7a53f44183b51b31f75f71b17 0 29500 rest-19-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-19-train 2c9039e30a6573628f0c76f225b04074f23b0f27b48c365750089c91b0d12f69 8 29500 rest-19-train model
+run_stage rest-19-train 1d98830846fa9ed9d59cdaa2d39deee2e90b558eb5656ebdb9a37e7e65dc182b 8 29500 rest-19-train model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-20-generate 3dbc64bda99cd7f7468bbbc4104d04ec216d90ba47d992cf3cbad57a50c3c56d 8 29500 rest-20-generate model
+run_stage rest-20-generate 0c32304ab34d983daab0f5f4f1dfd7895f39475c901ec31e487330255d80fa81 8 29500 rest-20-generate model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-20-score baad643930f6d59a208138385dee224120498d4dc23102bf382f2c561be3faaa 8 29500 rest-20-score model
+run_stage rest-20-score 612df5532f0c935a6470ea293b83d3bf0b1c7c4550dd96de496e1fdac068fdc0 8 29500 rest-20-score model
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
-run_stage rest-20-select b21d6c4a4132b2c0fe117965a81abe2d5c16cbcb55ad7d2ff2cb7186f94badf7 0 29500 rest-20-select clerk
+run_stage rest-20-select f39879ea59114a365d9031688b32cf493eb864625d8d90d25550f683b9e01a79 0 29500 rest-20-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-20-train 1631fab4d12fa84f963613c633f621dc8e11ea5a57aa035c9864f218802dc818 8 29500 rest-20-train model
+run_stage rest-20-train c7e8c438f7b98bb197c74367307af77ae0d257960e55daf55adfdfbe6b83bc86 8 29500 rest-20-train model

@@ -190,11 +190,11 @@ run_groups() {
 }
 
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage sft b9010a7519dafbf707a40733ddc3ecc57e649a946e58cb9952d8a1e98e1b9348 1 29500 sft model
+run_stage sft 6cf860c8c67eac8be188221e8566375ce80ff37731addf79db02c2a1412ce9b8 1 29500 sft model
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage rm d8670feffba85859daaebd26984da2417d24da97d7b9d6e5f90f888e6e0cf84f 1 29500 rm model
+run_stage rm 725f17113ef991d469864c24b841a112e2426c0771ba737e8cebb5b832ababfd 1 29500 rm model
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(1 1)
-run_groups ppo 20b6cc087401634ee98e0c3ac31008925f1120acfad2621def70cd2aa16d4e79 29500 ppo
+run_groups ppo 1a9ed54bd8385136f1c584374a26808d00c19385fd555ae02ab8e948087d449e 29500 ppo

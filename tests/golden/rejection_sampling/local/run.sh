@@ -74,4 +74,4 @@ run_stage rejection-1-score 2c4140592651b1f8a8aeef1e2f21f439b8dbd3300e32bc137e36
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
 run_stage rejection-1-select f7ad8ff63e31c9dc7c987ec6bc47e17ba5635425076a24fbfe490cf923bfe81f 0 29500 rejection-1-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rejection-1-train af275f7ce99fbc2e22ee5fee285ecf3786b2e60c0acb31dd79117294bce9078f 8 29500 rejection-1-train model
+run_stage rejection-1-train a385bac93eb8da4dd3615c68afd154d803eba63a6fef37be4c57ddb414b5d521 8 29500 rejection-1-train model

@@ -74,4 +74,4 @@ run_stage rest-1-score 6733c1d182dc5f54b419799469a2d9c98e1a2337c4e5bbe265ff48f6c
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1)
 run_stage rest-1-select 318dfe8ca8498671f258a499d4aa10aff8814fd6338c889c14c90daa0e314ae1 0 29500 rest-1-select clerk
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage rest-1-train 4f015d26fcbc45bf652f40f26ac594cecc94846eef5ad40cc275a8ea35516cf6 8 29500 rest-1-train model
+run_stage rest-1-train 57d679f1f7a149b1e105574f1df7f1ad089b70eb7eb070450343e4d34c7c00ee 8 29500 rest-1-train model

@@ -64,8 +64,8 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-1 aeb7bc1a18c3cd2f749ba447536fc2a02c67db44e14cd52c8e87adfa5070f1ce 8 29500 self_rewarding-1 actor
+run_stage self_rewarding-1 1e07e5f3f023f8320bb1188a198015b723c8b9ac20d587c7dfa0a749db3e004d 8 29500 self_rewarding-1 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-2 4b6808dde2bba6b6c094498239c7a8f808d8e1b1bd90ce6af41b5ce2f68231f6 8 29500 self_rewarding-2 actor
+run_stage self_rewarding-2 b4dbed63f14ed1e46d4746362a5129f2f5eb9fb4d14f5385325ab6dd1674bbd1 8 29500 self_rewarding-2 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-3 03211b301727c5b1101ce562957b29ce4576fc586c1772c9e1e59000fdc0587b 8 29500 self_rewarding-3 actor
+run_stage self_rewarding-3 128dafe3a1e617d59378b1f851e4ba08e24ae9400af775457bd87559269bab99 8 29500 self_rewarding-3 actor

@@ -64,8 +64,8 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-1 4d9063662590c8df64a331340cd92145153aff6dcbd861e3f38e4a62119f05d1 32 29500 self_rewarding-1 actor
+run_stage self_rewarding-1 932731ee126f8f4fd8c1d106343db827c94fe39aa4d54da44e328ecfe18d540b 32 29500 self_rewarding-1 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-2 82a89159a285649881ac87c535f048e231b5197df7b7fb0f55a6cd144c0bdfa3 32 29500 self_rewarding-2 actor
+run_stage self_rewarding-2 4d47d1fada4ebbb6f528808428a9b2b56af4c3299fb7cd2cf251f9dbbc54ab4f 32 29500 self_rewarding-2 actor
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage self_rewarding-3 780ceba916005ce08d1a3e58c0f8e470a9795b6c98bc41d9a98b1b6dec4356e9 32 29500 self_rewarding-3 actor
+run_stage self_rewarding-3 d03d30e802ccf83f4b1329615f8d78f334cc782caef20c2f15ff415a0c96aca2 32 29500 self_rewarding-3 actor

@@ -64,4 +64,4 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage sft e2ff69d4c8ed5c5903dabc0c8104e0a5b52bf845a277e252475f0fad96e633e2 8 29500 sft model
+run_stage sft 32e58fb370ad895ddbcd2ac9305ac290a6fcdd8e1c1edd81f1acd7fe8eb2c754 8 29500 sft model

@@ -64,4 +64,4 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage sft 55a9bba20713faa2ecc24631715cfb1c48a8601b02ca96ce56938440b245584b 256 29500 sft model
+run_stage sft 5befc2bf8f7df521c18c02bd04282fbe9a47404c11d7c6604fd94bf3276218ad 256 29500 sft model

@@ -57,4 +57,4 @@ run_stage() {
 }
 
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage sft 8dba331d8cc5c7c8a728997d567fa05b7bff55882444d57ddb648094f175b49b 2 29500 sft model
+run_stage sft 3f2eaa8ea7c4ef7ee3e07c45ed188e661f3b207e6e4c896999d00ed4428990c1 2 29500 sft model

@@ -64,6 +64,6 @@ run_stage() {
 }
 
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage chat 0300fe4f1ed428ade970adc838e9bda42dfb9fde0728a556cabf2197849103f3 16 29500 chat model
+run_stage chat a61e172e2f03b1330d6e7cdcb9198114aaa008b903ab270c12003abd8754b652 16 29500 chat model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage maths fdcd2e57bf2d69ec230c13e65921ca4d7561b811268c0933913701d4c9efab44 8 29500 maths model
+run_stage maths 3d72f88eed356f37d2152d93c1a137eee6edbd15bd6029783cd46a4b5f777073 8 29500 maths model

@@ -90,4 +90,4 @@ run_stage steerlm-annotate f2f6afd9936509b4262c4324779a6cceab1deba0ee6dcb208a415
 environment=(HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
 run_stage steerlm-annotate-validation c4aa2e8cd33ccda0350e5dc317bebaae79a1cdb5362155f8f79ce0345e06a9e1 8 29500 steerlm-annotate-validation model
 environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYTHONPATH=/shared/specc PYTHONSAFEPATH=1 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True)
-run_stage steerlm-train ac17f91537c8ad6b99378582eedc26017423b677e407e51c7bd506f1415bd049 256 29500 steerlm-train model
+run_stage steerlm-train 6efbaf7714c43f2e542500892d30b0d4aeb791dc1697a2367c843379a46c29a3 256 29500 steerlm-train model

@@ -75,14 +75,14 @@ run_stage steerlm-annotate 37b4ec6b2b34a8782084b0df7b671cc3935d8313701a1e493ddfb
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
 run_stage steerlm-annotate-validation 1f450f1786c49c6af7d91cb16a24ca7762a3762d33a0d5464b2a13ffc669b6c1 2 29500 steerlm-annotate-validation model
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-train f7939f6eb9d0c8b7e578ce4be0af25eb9b4c2ff186df46d16d030dbcaf1ecb2d 2 29500 steerlm-train model
+run_stage steerlm-train 295e6f31578d5f04498756bf9808a7e92d598f7376261f17d199ecfbe849838e 2 29500 steerlm-train model
 environment=(PYTHONSAFEPATH=1)
 run_stage steerlm-1-ask 4bfdaf08dd5bf62ca191e59d0ff97ef2dc055685b2845ed42e3c41836fbf950e 0 29500 steerlm-1-ask clerk
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-1-generate ec8e40867c9de006583d62d0a49568474c7940073bbafb518bbb8d94597fe266 2 29500 steerlm-1-generate model
+run_stage steerlm-1-generate bbd012e75ef12f821768eb41056bc5fa891a199d1aeaaef9bf8504ce011e1da4 2 29500 steerlm-1-generate model
 environment=(PYTHONSAFEPATH=1)
-run_stage steerlm-1-answers 700b0843af2a44161138b33c247c5dfde9d2da7893f49f6d6b324a9776ca4eba 0 29500 steerlm-1-answers clerk
+run_stage steerlm-1-answers 3fdb064dac8b9b741fed1f38e0110ba66c9791d6f4dd42eba58f0ce0f4da618d 0 29500 steerlm-1-answers clerk
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-1-annotate 2326865b553764491aed5af059e8b1825a7df5e2c7139e1756c3367c248d9fc4 2 29500 steerlm-1-annotate model
+run_stage steerlm-1-annotate 6088b483524a87d633c5816379f09917f55721e3be3abc2061ed4c703a8d175b 2 29500 steerlm-1-annotate model
 environment=(OMP_NUM_THREADS=1 PYTHONSAFEPATH=1)
-run_stage steerlm-1-train 743076b2aab78ccc0508a095e5aa8d0d67168043d6e306f40f9c3757208b860a 2 29500 steerlm-1-train model
+run_stage steerlm-1-train 1708ac86b0dbf9ceafdfa9e669d46e29e708186066f20118b3f1b67002903195 2 29500 steerlm-1-train model
