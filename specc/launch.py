@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import specc
 from specc.groups import Addresses, Verdict, addresses
+from specc.leftovers import are_left
 from specc.plan import Group, Job, Plan, to_json
 
 if TYPE_CHECKING:
@@ -117,7 +118,22 @@ def run_folder(plan: Plan, folder: Path, fresh: list[str]) -> Iterator[Path]:
         new = folder / ".plan.json.new"
         new.write_text(to_json(plan), encoding="utf-8")
         new.replace(folder / "plan.json")
+        _tidy(plan, folder)
         yield folder
+
+
+def _tidy(plan: Plan, folder: Path) -> None:
+    """Let finished stages remove what a kill kept them from removing; where one cannot, the next run may."""
+    for job in plan.jobs:
+        if is_finished(job, folder) and are_left(job, folder):
+            subprocess.run(
+                [sys.executable, "-m", "runtime", str(folder / "plan.json"), job.name, job.groups[0].name],
+                cwd=folder,
+                env=environment(plan, job, "tidy"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
 
 
 def move_aside(stage: Path) -> None:

@@ -28,6 +28,7 @@ LAYERS = (
     ("emit",),
     ("compile",),
     ("groups",),
+    ("leftovers",),
     ("launch", "serving"),
     ("report",),
     ("pages",),
