@@ -60,8 +60,8 @@ class StopFlag:
                 os._exit(1)
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; does nothing elsewhere."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask Linux to send this process a signal when its parent dies; does nothing elsewhere."""
     prctl_set_death_signal = 1
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(prctl_set_death_signal, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(prctl_set_death_signal, number)

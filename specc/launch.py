@@ -1,5 +1,7 @@
 """Run a plan on this machine: one torchrun per group of roles, watched until its processes are gone.
 
+Where asked to, ranks are forked from one warm process instead (`specc.warm`), stage after stage.
+
 What comes in: a plan whose jobs all fit here, and the run folder. What goes out: an `Ended` per stage.
 The processes of a job live in a session of their own, so that Ctrl-C reaches this process only: it asks
 the ranks to save (the file `stop`) and waits. They never outlive it: torchrun is told by the kernel when
@@ -11,7 +13,6 @@ Nothing here imports torch; psutil comes with the runtime's packages.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import importlib.util
 import json
@@ -25,20 +26,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import specc
+from specc import warm as warms
 from specc.groups import Addresses, Verdict, addresses
 from specc.leftovers import are_left
 from specc.plan import Group, Job, Plan, to_json
-
-if TYPE_CHECKING:
-    import psutil
+from specc.processes import Process, adopt_orphans, die_with, end
+from specc.warm import Warm, Warmth
 
 NEEDED = {"torch": "torch", "megatron.core": "megatron-core", "psutil": "psutil", "numpy": "numpy"}
 TICK_SECONDS = 0.1
-GRACE_SECONDS = 5.0
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Refusal(Exception):
@@ -219,25 +218,32 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def run_jobs(
-    plan: Plan, folder: Path, home: Path, switch: Switch, begin: Callable[[Job, Path], Callable[[], None]]
+    plan: Plan,
+    folder: Path,
+    home: Path,
+    switch: Switch,
+    begin: Callable[[Job, Path], Callable[[], None]],
+    warm: bool = False,
 ) -> Iterator[Ended]:
     """Run the jobs in the order they depend on each other; ends after the first that does not finish.
 
     `home` is the folder that relative paths of the spec start from. `begin(job, attempt)` is called when a
-    job starts and gives what is called ten times a second while it runs.
+    job starts and gives what is called ten times a second while it runs. `warm` lets one process import torch
+    and Megatron for the ranks of all jobs, on a CPU.
     """
-    _adopt_orphans()
-    for job in ordered(plan.jobs):
-        if switch.presses:
-            yield Ended(job.stage, "stopped", 130)
-            return
-        if is_finished(job, folder):
-            yield Ended(job.stage, "skipped")
-            continue
-        ended = _run_job(plan, job, folder, home, switch, begin)
-        yield ended
-        if ended.how != "finished":
-            return
+    adopt_orphans()
+    with Warmth(folder, home, warm and plan.cluster.device == "cpu" and warms.is_possible()) as warmth:
+        for job in ordered(plan.jobs):
+            if switch.presses:
+                yield Ended(job.stage, "stopped", 130)
+                return
+            if is_finished(job, folder):
+                yield Ended(job.stage, "skipped")
+                continue
+            ended = _run_job(plan, job, folder, home, switch, begin, warmth)
+            yield ended
+            if ended.how != "finished":
+                return
 
 
 def ordered(jobs: tuple[Job, ...]) -> list[Job]:
@@ -258,6 +264,7 @@ def _run_job(
     home: Path,
     switch: Switch,
     begin: Callable[[Job, Path], Callable[[], None]],
+    warmth: Warmth,
 ) -> Ended:
     stage = folder / job.stage
     attempt = _new_attempt(stage)
@@ -266,14 +273,19 @@ def _run_job(
     tick = begin(job, attempt)
     verdict = Verdict(job.groups, attempt)
     where = addresses(job.groups)
-    processes: list[subprocess.Popen] = []
+    processes: list[Process] = []
     killed = ""
     try:
+        warm = _warmed(plan, job, attempt, switch, tick, warmth)
         for group in job.groups:
-            processes.append(_start(plan, job, group, folder, home, attempt, where))
-        killed = _watch(job, stage, processes, verdict, switch, tick)
+            if warm and not group.role.is_clerk:
+                own = {**environment(plan, job, attempt.name), **where.variables(group)}
+                processes.append(warm.start(folder, job, group, attempt, where.rendezvous[group.name], own))
+            else:
+                processes.append(_start(plan, job, group, folder, home, attempt, where))
+        killed = _watch(job, stage, processes, verdict, switch, tick, warmth)
     finally:
-        _end(processes)
+        end(processes, spared=warmth.pid)
         tick()
     return _ended(job, stage, attempt, verdict, killed)
 
@@ -287,6 +299,20 @@ def _new_attempt(stage: Path) -> Path:
             (stage / "attempts" / str(number)).mkdir()
             return stage / "attempts" / str(number)
         number += 1
+
+
+def _warmed(
+    plan: Plan, job: Job, attempt: Path, switch: Switch, tick: Callable[[], None], warmth: Warmth
+) -> Warm | None:
+    """The warm process that a job's ranks are forked from; None where torchrun starts them."""
+    if all(group.role.is_clerk for group in job.groups):
+        return None
+
+    def go_on() -> bool:
+        tick()
+        return switch.presses < 2
+
+    return warmth.at_hand(environment(plan, job, attempt.name), go_on)
 
 
 def _start(
@@ -343,10 +369,11 @@ def environment(plan: Plan, job: Job, attempt: str) -> dict[str, str]:
 def _watch(
     job: Job,
     stage: Path,
-    processes: list[subprocess.Popen],
+    processes: list[Process],
     verdict: Verdict,
     switch: Switch,
     tick: Callable[[], None],
+    warmth: Warmth,
 ) -> str:
     """Wait until the job is over; gives the reason when it is us who end it, else empty."""
     asked = False
@@ -364,6 +391,8 @@ def _watch(
             beat, alive_at = seen, time.monotonic()
         if time.monotonic() - alive_at > job.heartbeat_seconds:
             return f"no sign of life for {job.heartbeat_seconds} s"
+        if lost := warmth.lost:
+            return lost
     return ""
 
 
@@ -374,82 +403,13 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
-    """Leave nothing behind: whatever descends from these processes is gone when this returns."""
-    import psutil
-
-    family = [child for process in processes for child in _descendants(process)]
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-    for child in family:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_SECONDS)
-    psutil.wait_procs(family, timeout=GRACE_SECONDS)
-    _end_orphans()
-
-
-def _descendants(process: subprocess.Popen) -> list[psutil.Process]:
-    import psutil
-
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _end_orphans() -> None:
-    """End ranks whose torchrun died before they were seen: they have become children of this process."""
-    import psutil
-
-    if sys.platform != "linux":
-        return
-    orphans = [child for child in psutil.Process().children(recursive=True) if _is_rank(child)]
-    for child in orphans:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    psutil.wait_procs(orphans, timeout=GRACE_SECONDS)
-
-
-def _is_rank(process: psutil.Process) -> bool:
-    import psutil
-
-    try:
-        return "SPECC_ATTEMPT" in process.environ()
-    except (psutil.Error, OSError):
-        return False
-
-
-def die_with(parent: int) -> Callable[[], None] | None:
-    """What a new process does first: ask to be told to end when `parent` dies (Linux only)."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died between fork and here
-            os._exit(1)
-
-    return prepare
-
-
-def _adopt_orphans() -> None:
-    """Make this process the parent of ranks that lose theirs, so that they can be found and ended."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
 # --- how it ended
 
 
 def _ended(job: Job, stage: Path, attempt: Path, verdict: Verdict, killed: str) -> Ended:
     if killed == "ended at once":
         return Ended(job.stage, "stopped", 130, killed, str(attempt))
-    if killed.startswith("no sign"):
+    if killed:
         return Ended(job.stage, "failed", 3, killed, str(attempt))
     if verdict.culprit:
         several = len(verdict.groups) > 1

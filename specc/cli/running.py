@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with launch.run_folder(plan, folder, options.fresh) as absolute:
             (absolute / "provenance.json").write_text(provenance(Path(options.spec)), encoding="utf-8")
-            return _train(plan, absolute, folder, Path(options.spec).resolve().parent, again(options))
+            home = Path(options.spec).resolve().parent
+            return _train(plan, absolute, folder, home, again(options), warm=options.tiny)
     except launch.Refusal as error:
         raise Outside(str(error)) from None
     except OSError as error:
@@ -60,7 +61,7 @@ def _know_the_stages(plan: Plan, stages: list[str]) -> None:
             raise Usage(f"--fresh {stage}: there is no such stage; this spec has {', '.join(known)}")
 
 
-def _train(plan: Plan, absolute: Path, shown: Path, home: Path, command: str) -> int:
+def _train(plan: Plan, absolute: Path, shown: Path, home: Path, command: str, warm: bool) -> int:
     progress = Progress()
     told = launch.Switch(
         on_first=lambda: progress.say("saving a checkpoint, then stopping; Ctrl-C again ends it now")
@@ -68,7 +69,7 @@ def _train(plan: Plan, absolute: Path, shown: Path, home: Path, command: str) ->
     ended: list[Ended] = []
     with told.wired():
         try:
-            for end in launch.run_jobs(plan, absolute, home, told, progress.begin):
+            for end in launch.run_jobs(plan, absolute, home, told, progress.begin, warm):
                 progress.close()
                 ended.append(end)
                 _tell(end, progress, shown, command)
