@@ -17,7 +17,7 @@ from typing import Any
 from runtime import rowstore
 from runtime.place import Place, made_by, rows_file
 from runtime.problem import Problem
-from specc.plan import SERVE, Job, Role
+from specc.plan import ANSWER, SERVE, Job, Role
 
 BULKY = ("shards", "checkpoint", "data")
 """Folders of a stage that may be discarded, besides its rows: what it made, and the tokens of what it read. A
@@ -28,7 +28,7 @@ GOING = ".discarded-"
 
 def makes_rows(role: Role) -> bool:
     """Whether a role's processes make rows, rather than training a model or serving one."""
-    return not role.trains and role.program != SERVE
+    return not role.trains and role.program not in (SERVE, ANSWER)
 
 
 def sections(job: Job) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -90,7 +90,7 @@ class Stage:
     export: bool | None = None
     placement: str = "hetjob"  # of several groups under Slurm: hetjob | split
     prefix: str = ""  # of its paths: `stages.NAME.`, or empty for the only stage
-    makes: str = "checkpoint"  # checkpoint | rows
+    makes: str = "checkpoint"  # checkpoint | rows | answers, which nobody can take
     discards: tuple[str, ...] = ()  # stages whose bulky outputs go when this one has finished
 
     @property

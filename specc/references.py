@@ -97,10 +97,12 @@ def _of_another_kind(
     """Rows are asked of what trains, or a model of what makes rows."""
     name = artifact.stage
     if artifact.kind == "rows":
-        message = f"stage `{name}` trains a model and makes no rows"
+        does = "answers people" if given.makes == "answers" else "trains a model"
+        message = f"stage `{name}` {does} and makes no rows"
         label = "makes no rows"
     else:
-        message = f"stage `{name}` makes rows and trains no model"
+        does = "answers people" if given.makes == "answers" else "makes rows"
+        message = f"stage `{name}` {does} and trains no model"
         label = "makes no model"
     fitting = [
         other

@@ -180,7 +180,8 @@ def _of_model(said: Any, path: str, folder: Path) -> Iterator[str]:
 
 def _are_judged(stage: Mapping[str, Any]) -> bool:
     """Whether rows to learn from are of a form of which no data set may say that it is a conversation."""
-    data = sections.inner(algorithms.load(stage["algorithm"]).Spec, "data")
+    spec = algorithms.load(stage["algorithm"]).Spec
+    data = sections.inner(spec, "data") if "data" in sections.keys(spec) else None
     rows = sections.inner(data, "train") if data and "train" in sections.keys(data) else None
     if rows is None:
         return False

@@ -8,6 +8,8 @@
   exchange.py   where requests wait for the ranks, and tokens for the clients
   app.py        what a URL means, who may ask, and what a bad request is told
   stream.py     an answer in pieces; a client that is slow or gone is let go
+  ending.py     when a server ends
+  rehearsal.py  requests that it puts to itself when it is ready
   group.py      the processes, from their plan to the last answer
 
 The HTTP side runs in a thread of rank 0 and touches no tensor: the ranks (`runtime.algorithms.answer`) fetch

@@ -96,6 +96,7 @@ class Exchange:
         self._left: list[int] = []
         self._calls: dict[int, Call] = {}  # by id of a continuation that is not done
         self._closed = ""
+        self.answered = self.tokens = 0  # continuations that were done, and theirs
 
     def __len__(self) -> int:
         """Continuations that are not done."""
@@ -151,6 +152,8 @@ class Exchange:
                 batches.setdefault(id_of(call), (call, []))[1].append((call.ids[id], event))
                 if isinstance(event, Done):
                     del self._calls[id]
+                    self.answered += 1
+                    self.tokens += len(event.words)
         for call, found in batches.values():
             _soon(call, found)
 

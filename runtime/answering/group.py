@@ -2,7 +2,8 @@
 
 Rank 0 listens before anything is loaded, so that a port that is taken is found at once, and says that it
 lives; when the weights are there it says that it is ready. Where it listens stands in `address.json` in the
-attempt's folder. It stops by the file `stop` or a signal: answers that have begun are finished first.
+attempt's folder. It stops by the file `stop` or a signal, or has finished when nobody asked for as long as
+the plan says: answers that have begun are finished first.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime import rowstore
 from runtime import tokenizer as tokenizers
+from runtime.answering import rehearsal
 from runtime.answering.app import Answering
+from runtime.answering.ending import Ending
 from runtime.answering.exchange import Exchange
 from runtime.answering.prompts import Prompter
 from runtime.answering.stream import Patient
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from runtime.generate import Generator
 
 ADDRESS = "address.json"
+SERVED = "served.jsonl"
+"""What each time of serving came to, a line each; what starts it again sees by it that it serves."""
+
 KEY = "SPECC_API_KEY"
 """Environment variable with the key that clients have to know."""
 
@@ -64,11 +71,26 @@ def answer(
         ready.set()
         if place.is_first:
             _write(place.attempt / ADDRESS, {"url": url, "ready": True})
-            print(f"`{own['name']}` answers at {url}", flush=True)
+            print(f"note: `{own['name']}` answers at {url}", flush=True)
+            rehearsal.begin(url, key(own), int(own.get("rehearsal") or 0))
         from runtime.algorithms.answer import work
 
-        work(generator, exchange, stop.is_seen, (place.stage / "heartbeat").touch)
+        ending = Ending(stop, exchange, float(own.get("idle") or 0))
+        work(generator, exchange, ending.is_due, (place.stage / "heartbeat").touch)
+        if exchange is not None:
+            ended(job, role, place, ending, exchange)
     parallel_stop()
+
+
+def ended(job: Job, role: Role, place: Place, ending: Ending, exchange: Exchange) -> None:
+    """Note that it has served, and how much; where it ended by itself, that is the stage's output."""
+    found = {"answered": exchange.answered, "tokens": exchange.tokens, "seconds": round(ending.seconds, 1)}
+    with open(place.stage / SERVED, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"attempt": place.attempt.name, **found, "why": ending.why}) + "\n")
+    print(f"{ending.why}: {exchange.answered} answers of {exchange.tokens} tokens", flush=True)
+    if ending.is_over:
+        said = {"hash": job.hash, "stage": job.stage, "program": role.program, **found}
+        rowstore.write_output(place.output, said)
 
 
 def _limit(role: Role, own: dict[str, Any]) -> int:

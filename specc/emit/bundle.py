@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from specc.emit.render import EmitError, directive, plain_name, render, variable
-from specc.plan import Cluster, Group, Job, Plan, Role, to_json
+from specc.plan import ANSWER, Cluster, Group, Job, Plan, Role, to_json
 
 TARGETS = ("slurm", "local")
 
@@ -71,6 +71,11 @@ class Script:
     def makes_rows(self) -> bool:
         """Whether it trains nothing: how far it came stands in the journal of its shards."""
         return not any(role.trains for role in self.job.roles)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it serves people, who end it."""
+        return self.role.program == ANSWER
 
     @property
     def is_hetjob(self) -> bool:

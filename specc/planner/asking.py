@@ -29,6 +29,9 @@ from specc.planner.workload import Workload
 if TYPE_CHECKING:
     from specc.graph import Stage, StageRole
 
+ASKED = ("rows", "answers")
+"""What stages make whose roles are asked."""
+
 ROWS_MOST = 256
 """Responses that a replica makes at once, at most, where the spec leaves it open."""
 
@@ -38,7 +41,7 @@ UNIT = 64
 
 def work_of(stage: Stage, asked: StageRole, nodes: int | None, gpus: int) -> dict[str, Any]:
     """What being asked changes of a role's work; nothing for one that learns."""
-    if asked.trains or stage.makes != "rows":
+    if asked.trains or stage.makes not in ASKED:
         return {}
     even = math.lcm((nodes or 1) * gpus, asked.micro_batch or 1)
     found: dict[str, Any] = {
@@ -65,7 +68,7 @@ def asked_role(role: Role, stage: Stage) -> Role:
     """The role as planned, with what only roles of this kind have: the rows of the source that a step takes,
     and the responses that are made at a time.
     """
-    if stage.makes != "rows" or role.is_clerk:
+    if stage.makes not in ASKED or role.is_clerk:
         return role
     asked = next(asked for asked in stage.roles if asked.name == role.name)
     said = stage.settings[asked.program]

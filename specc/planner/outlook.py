@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specc.diagnostics import Diagnostic
-from specc.plan import Job, Plan, Role
+from specc.plan import ANSWER, Job, Plan, Role
 from specc.planner.asking import Rows, made_rows, source_rows
 from specc.planner.shapes import parameters
 
@@ -69,7 +69,9 @@ def outlook(jobs: Sequence[Job], profile: Profile, folder: Path | None = None) -
 
 def _of(job: Job, profile: Profile, rows: int) -> Outlook:
     train = job.settings.get("train", {})
-    makes_rows = not any(role.trains for role in job.roles)
+    trains = any(role.trains for role in job.roles)
+    answers = any(role.program == ANSWER for role in job.roles)  # until it is told to stop
+    makes_rows = not trains and not answers
     steps, epochs = train.get("steps") or 0, 0.0
     batch = next((role.global_batch for role in job.roles if role.global_batch), 1)
     if makes_rows:
@@ -94,7 +96,7 @@ def _of(job: Job, profile: Profile, rows: int) -> Outlook:
         gpu_hours=hours,
         cost=round(hours * (profile.price or 0), 2),
         checkpoint_bytes=sum(_checkpoint(role) for role in job.roles if role.trains),
-        checkpoints=0 if makes_rows else _at_once(train),
+        checkpoints=_at_once(train) if trains else 0,
         quota_bytes=profile.results.quota or 0,
         makes_rows=makes_rows,
         discards=job.discards,

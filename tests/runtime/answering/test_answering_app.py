@@ -100,7 +100,7 @@ seen: list[int] = []
 
 
 @given(url=st.sampled_from(URLS), body=BODIES)
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_no_body_breaks_the_server(answering, url, body):
     text = json.dumps(body)  # NaN and half characters included
     response = ask(answering, "POST", url, content=text)

@@ -1,0 +1,40 @@
+"""When a server ends: it is told to, or nobody has asked for so long that it has finished."""
+
+from __future__ import annotations
+
+import time
+
+from runtime.answering.exchange import Exchange
+from runtime.stop import StopFlag
+
+
+class Ending:
+    """Rank 0's watch over both; asked at every token."""
+
+    def __init__(self, stop: StopFlag, exchange: Exchange | None, idle_seconds: float = 0) -> None:
+        """`idle_seconds` 0: it never finishes by itself."""
+        self.stop, self.exchange, self.idle_seconds = stop, exchange, idle_seconds
+        self.is_over = False  # finished by itself
+        self._began = self._asked = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether to take nothing more and end."""
+        if self.is_over or self.stop.is_seen():
+            return True
+        if not self.idle_seconds:
+            return False
+        now = time.monotonic()
+        if self.exchange is not None and len(self.exchange):  # somebody waits
+            self._asked = now
+        self.is_over = now - self._asked > self.idle_seconds
+        return self.is_over
+
+    @property
+    def seconds(self) -> float:
+        """Since it was ready."""
+        return time.monotonic() - self._began
+
+    @property
+    def why(self) -> str:
+        """In words."""
+        return f"nobody asked for {self.idle_seconds:g} s" if self.is_over else "told to stop"
