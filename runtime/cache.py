@@ -22,6 +22,10 @@ from runtime.attention import Attention
 _GRAIN = 64  # the cache grows by multiples of this many tokens
 
 
+def _rounded(length: int) -> int:
+    return -(-length // _GRAIN) * _GRAIN
+
+
 @dataclass
 class Line:
     """The tokens of one forward pass and where they belong."""
@@ -47,32 +51,38 @@ def visible(positions: np.ndarray, longest: int, window: int) -> Tensor | None:
 
 
 class Cache:
-    """Keys and values [slots, g, capacity, d] of each layer; the last slot is for what nobody reads."""
+    """Keys and values [slots, g, capacity, d] of each layer, for rows of at most `longest` tokens.
 
-    def __init__(self, layers: int, slots: int, groups: int, head: int, dtype: Any, device: Any) -> None:
+    Capacity grows by half, so that a step seldom copies, and never beyond `longest`: that is what the plan
+    counts on, and most rows end before.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, groups: int, head: int, dtype: Any, device: Any, longest: int
+    ) -> None:
         self.slots = slots
         self.capacity = 0
-        self._form = (layers, slots + 1, groups, head)
+        self.ceiling = _rounded(longest)
+        self._form = (layers, slots, groups, head)
         self._kind = {"dtype": dtype, "device": device}
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.line: Line | None = None  # of the pass that runs now
 
     def reserve(self, length: int) -> None:
-        """Make room for rows of that many tokens; what is there stays."""
+        """Make room for rows of that many tokens; what is there stays, one tensor at a time."""
         if length <= self.capacity:
             return
+        assert length <= self.ceiling, f"a row of {length} tokens where {self.ceiling} were said at most"
         layers, slots, groups, head = self._form
-        capacity = -(-max(length, self.capacity * 3 // 2) // _GRAIN) * _GRAIN
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            for layer in range(layers):
+        capacity = min(_rounded(max(length, self.capacity * 3 // 2)), self.ceiling)
+        for tensors in (self.keys, self.values):
+            if not tensors:
+                tensors += [torch.zeros(slots, groups, 0, head, **self._kind) for _ in range(layers)]
+            for layer, old in enumerate(tensors):
                 new = torch.zeros(slots, groups, capacity, head, **self._kind)
-                if old:
-                    new[:, :, : self.capacity] = old[layer]
-                    old[layer] = new
-                else:
-                    setattr(self, name, [*getattr(self, name), new])
+                new[:, :, : self.capacity] = old
+                tensors[layer] = new
         self.capacity = capacity
 
     def move(self, sources: list[int], targets: list[int], length: int) -> None:

@@ -27,7 +27,7 @@ from runtime.decoding import Decoder
 from runtime.engine import Engine
 from runtime.folding import Whole
 from runtime.replicas import Replicas, replicas_of
-from runtime.rows import Event, Request, Response, Rows
+from runtime.rows import MOST_TOP, Event, Request, Response, Rows
 from runtime.sampling import LOGPROBS, Sampling
 from runtime.stopping import Decode
 
@@ -57,10 +57,12 @@ class Generator:
         prompt_tokens: int = 2048,
         decode: Decode | None = None,
         vocab: int = 0,
+        longest: int = 0,
     ) -> None:
-        """`slots`: rows at once on this replica; `prompt_tokens`: of new prompts in one pass, at most,
-        unless one alone is longer; `decode`: ids to text, for stop texts; `vocab`: ids from it on are never
-        drawn, where the tokenizer has fewer than the model."""
+        """`slots`: rows at once on this replica, one for each pipeline stage at least; `prompt_tokens`: of
+        new prompts in one pass, at most, unless one alone is longer; `decode`: ids to text, for stop texts;
+        `vocab`: ids from it on are never drawn, where the tokenizer has fewer than the model; `longest`:
+        tokens of a row, prompt and response, at most; 0: the model's positions."""
         if engine.role.model.head != "language":
             raise GenerateError(f"role `{engine.role.name}` has a head of numbers, so it cannot generate")
         self.parallel = engine.parallel
@@ -68,10 +70,14 @@ class Generator:
         self.prompt_tokens = prompt_tokens
         self.decode = decode
         self.vocab = vocab or self.shape.vocab
+        self.longest = min(longest or self.shape.max_positions, self.shape.max_positions)
         stages = engine.parallel.layout.pp
-        each = -(-slots // stages)
-        self.decoder = Decoder(engine, each * stages)
-        self.batches = [Rows(i * each, each, self.shape.vocab, engine.parallel.device) for i in range(stages)]
+        sizes = [max(slots // stages + (i < slots % stages), 1) for i in range(stages)]
+        self.decoder = Decoder(engine, sum(sizes), self.longest)
+        self.batches = [
+            Rows(sum(sizes[:i]), size, self.shape.vocab, engine.parallel.device)
+            for i, size in enumerate(sizes)
+        ]
         self.waiting: deque[Request] = deque()
         self.steps = 0
         self._lines: list[Line | None] = [None] * stages
@@ -147,7 +153,7 @@ class Generator:
         if len(rows):
             self._anyone(True)
             return rows.line(self.decoder.cache, self.decoder.window)
-        return self._nothing() if self._anyone(False) else None
+        return self._nothing(rows) if self._anyone(False) else None
 
     def _pass(self, b: int, v: int, line: Line) -> None:
         first = self.parallel.is_first_stage and v == 0
@@ -159,10 +165,13 @@ class Generator:
         if not last:
             self._relay.pass_on(output)
         elif len(self.batches[b]):
-            if self.vocab < output.shape[-1]:
-                output[:, self.vocab :] = -torch.inf
-            drawn = self._drawn[b] = self.batches[b].sample(output)
+            drawn = self._drawn[b] = self.batches[b].sample(output, self._logits)
             self._relay.tell(drawn)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits_NV = self.decoder.logits(hidden)
+        logits_NV[:, self.vocab :] = -torch.inf
+        return logits_NV
 
     def _collected(self, b: int) -> list[Event]:
         """Take in what was drawn for a batch in its last pass, if there was one."""
@@ -176,12 +185,13 @@ class Generator:
         self._lines[b] = None
         return events
 
-    def _nothing(self) -> Line:
-        """One token that nobody reads: experts elsewhere want this rank to take part."""
+    def _nothing(self, rows: Rows) -> Line:
+        """One token that nobody reads, in a place that is free: experts elsewhere want this rank to take
+        part.
+        """
         self.decoder.cache.reserve(1)
         zero = torch.zeros(1, dtype=torch.int64, device=self.parallel.device)
-        slot = zero + self.decoder.cache.slots
-        return Line(zero, zero, slot, 0, 0, [1], zero[:0], 0)
+        return Line(zero, zero, zero + rows.first_slot, 0, 0, [1], zero[:0], 0)
 
     def _anyone(self, busy: bool) -> bool:
         layout = self.parallel.layout
@@ -200,10 +210,15 @@ class Generator:
             return f"has {len(prompt)} tokens, and the model has {limit} positions, the response included"
         if not 0 <= min(prompt) <= max(prompt) < self.shape.vocab:
             return f"has a token outside the vocabulary of {self.shape.vocab}"
+        if (needed := tokens_of(request, limit)) > self.longest:
+            return (
+                f"has {len(prompt)} tokens, which come to {needed} with the response; rows of at most "
+                f"{self.longest} were planned"
+            )
         if any(not 0 <= token < self.shape.vocab for token in sampling.stop_token_ids):
             return f"has a stop token outside the vocabulary of {self.shape.vocab}"
-        if not 0 <= request.top <= self.vocab:
-            return f"wants {request.top} most likely tokens of {self.vocab}"
+        if not 0 <= request.top <= min(self.vocab, MOST_TOP):
+            return f"wants {request.top} most likely tokens; at most {min(self.vocab, MOST_TOP)} are told"
         if sampling.min_tokens and len(set(sampling.stop_token_ids)) >= self.shape.vocab:
             return "has every token as stop token and yet a least length"
         if sampling.stop and self.decode is None:
@@ -288,6 +303,7 @@ def generate(
     *,
     decode: Decode | None = None,
     slots: int = 64,
+    longest: int = 0,
     on_event: Callable[[Event], None] | None = None,
     on_share: Callable[[list[int]], None] | None = None,
     replicas: Replicas | None = None,
@@ -295,9 +311,10 @@ def generate(
     """Continue every prompt; the same prompts on every rank, and the same answer.
 
     `sampling` for all, or one each. `sequences` number the random streams, 0, 1, ... where not given: a
-    response depends on its prompt, settings, seed and number alone. `on_event` sees what happens on
-    this replica; `on_share` is told first which prompts are this replica's. `replicas` share the prompts;
-    left out, the engine's own. GenerateError when a prompt cannot be served, before any work.
+    response depends on its prompt, settings, seed and number alone. `slots` and `longest` are rows at once
+    and tokens of a row at most, as planned; the cache is no larger than the prompts need. `on_event` sees
+    what happens on this replica; `on_share` is told first which prompts are this replica's. `replicas` share
+    the prompts; left out, the engine's own. GenerateError when a prompt cannot be served, before any work.
     """
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     numbers = list(range(len(prompts))) if sequences is None else list(sequences)
@@ -307,7 +324,10 @@ def generate(
     ]
     replicas = replicas or replicas_of(engine.parallel)
     mine = dealt(requests, replicas.number, replicas.size)
-    generator = Generator(engine, slots, decode=decode)
+    positions = engine.role.model.shape.max_positions
+    needed = max((tokens_of(request, positions) for request in requests), default=1)
+    longest = min(longest or positions, needed)
+    generator = Generator(engine, min(slots, max(len(mine), 1)), decode=decode, longest=longest)
     for request in requests:
         if why := generator._wrong_with(request):
             raise GenerateError(f"prompt {request.id} {why}")
@@ -324,6 +344,11 @@ def generate(
                 if on_event is not None:
                     on_event(event)
     return _ordered(requests, replicas.gathered(responses))
+
+
+def tokens_of(request: Request, positions: int) -> int:
+    """Tokens of a prompt and its longest response, in so many positions."""
+    return min(len(request.prompt) + request.sampling.max_tokens, positions)
 
 
 def dealt(requests: Sequence[Request], rank: int, size: int) -> list[Request]:

@@ -7,7 +7,7 @@ them, so they agree on every pass without asking one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,14 @@ class Response:
 
 
 Event = Token | Heard | Response
+
+Head = Callable[[Tensor], Tensor]
+"""From hidden states [n, 1, hidden] to logits [n, V] fp32, which may be large: a row for each token asked."""
+
+MOST_TOP = 128
+"""Most likely tokens that a request may be told beside each token."""
+
+_COLUMNS = 128  # tokens of a told prompt whose logits are there at once
 
 _NUMBERS = ("length", "newest", "count", "budget", "least")
 
@@ -146,14 +154,15 @@ class Rows:
         columns = len(self) + sum(end - first for _, first, end in self.heard)
         return 2 + 2 * max((request.top for request in self.requests), default=0), columns
 
-    def sample(self, logits_NV: Tensor) -> np.ndarray:
-        """One token for each row and its log-probability: [2, B] fp64.
+    def sample(self, hidden_N: Tensor, head: Head) -> np.ndarray:
+        """One token for each row and its log-probability: [2, B] fp64. `hidden_N` are the last states of the
+        tokens that the line wants, `head` makes logits of some of them.
 
         Where rows want to know more it is [2 + 2k, N]: below come the k most likely tokens of each column,
         then their log-probabilities; a prompt that is told has a column for each token but its last.
         """
         rows = len(self)
-        logits_BV = logits_NV[self._there(self._own())] if self.heard else logits_NV
+        logits_BV = head(hidden_N[self._there(self._own())] if self.heard else hidden_N)
         if self._knobs is None:
             self._knobs = Knobs.of([r.sampling for r in self.requests], self.vocab, self.device)
         numbers = None
@@ -165,7 +174,7 @@ class Rows:
             self.seen[torch.arange(rows, device=self.device), tokens] = True
         drawn = torch.stack([tokens.double(), logprobs.double()])
         if self.size != (2, rows):
-            drawn = self._beside(logits_NV, drawn)
+            drawn = self._beside(drawn, logits_BV, hidden_N, head)
         return drawn.cpu().numpy()
 
     def settle(self, found: np.ndarray) -> tuple[list[Event], np.ndarray]:
@@ -248,19 +257,24 @@ class Rows:
             columns[i:] += end - first
         return columns
 
-    def _beside(self, logits_NV: Tensor, drawn: Tensor) -> Tensor:
-        """What was drawn, the prompts that are told, and the most likely tokens of each: [2 + 2k, N]."""
+    def _beside(self, drawn: Tensor, logits_BV: Tensor, hidden_N: Tensor, head: Head) -> Tensor:
+        """What was drawn, the prompts that are told, and the most likely tokens of each: [2 + 2k, N]. Logits
+        of prompts are there for a few tokens at a time."""
         height, columns = self.size
-        logprobs_NV = logits_NV.log_softmax(-1)
         found = torch.zeros(height, columns, dtype=torch.float64, device=self.device)
         for i, first, end in self.heard:
-            prompt = self._there(np.asarray(self.requests[i].prompt[1:], np.int64))
-            found[0, first:end] = prompt.double()
-            found[1, first:end] = logprobs_NV[first:end].gather(1, prompt[:, None])[:, 0].double()
+            prompt = np.asarray(self.requests[i].prompt[1:], np.int64)
+            found[0, first:end] = self._there(prompt).double()
         found[:2, self._there(self._own())] = drawn
-        if top := (height - 2) // 2:
-            best = logprobs_NV.topk(top, dim=-1)
-            found[2 : 2 + top], found[2 + top :] = best.indices.T.double(), best.values.T.double()
+        top = (height - 2) // 2
+        size = _COLUMNS if self.heard else columns
+        for first in range(0, columns, size):
+            part = found[:, first : first + size]
+            logits_NV = head(hidden_N[first : first + size]) if self.heard else logits_BV
+            chosen_N = logits_NV.gather(1, part[0].long()[:, None])[:, 0]
+            part[1] = (chosen_N - logits_NV.logsumexp(-1)).double()
+            if top:
+                part[2:] = _best(logits_NV, top)
         return found
 
     def _told(self, i: int, found: np.ndarray) -> Heard:
@@ -293,6 +307,13 @@ class Rows:
 
     def _there(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _best(logits_NV: Tensor, top: int) -> Tensor:
+    """The most likely tokens of each row, then their raw log-probabilities: [2k, N] fp64."""
+    best = logits_NV.topk(top, dim=-1)
+    logprobs = best.values - logits_NV.logsumexp(-1, keepdim=True)
+    return torch.cat([best.indices.T.double(), logprobs.T.double()])
 
 
 def _top(column: np.ndarray, top: int) -> Top:

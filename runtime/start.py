@@ -77,8 +77,9 @@ def _prepare(
     own, train = job.settings.get(role.program) or {}, job.settings.get("train") or {}
     kind = use
     if is_online(job) and not settings.get("learnt"):  # a prompt and its response have to fit into a row
-        kind, longest = "prompts", int((job.settings.get("generate") or {}).get("max_tokens") or 1024)
-        own = {"max_prompt_tokens": int(train["seq_length"]) - longest} | own
+        said = job.settings.get("generate") or {}
+        kind, room = "prompts", int(train["seq_length"]) - int(said.get("max_tokens") or 1024)
+        own = {"max_prompt_tokens": min(int(said.get("max_prompt_tokens") or room), room)} | own
     folder = tokenised(
         settings,
         form_of(kind, role.program, settings, train, own),
