@@ -35,7 +35,8 @@ def online_of(run: Run, tokenizer: Any) -> Online:
     settings = run.settings
     roles = {role.name: role for role in group_of(run)}
     own = roles.get("critic")
-    sampling = sampling_of(run.job.settings.get("generate") or {}, tokenizer, run.plan.seed)
+    section, vocab = run.job.settings.get("generate") or {}, run.role.model.shape.vocab
+    sampling = sampling_of(section, tokenizer, run.plan.seed, vocab)
     if sampling.min_tokens:
         run.model.stops = sampling.stop_token_ids
     engine = None if own is None else built(run, own, optimizer_of(run, "critic"))

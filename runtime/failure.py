@@ -13,8 +13,8 @@ that surfaces is a defect of ours; its traceback goes to the attempt's folder an
     R008 another experiment in this folder  R017 the ranks did not meet
     R009 a port is taken                    R018 out of memory
     R019 a token is not in the vocabulary   R023 another run writes to this folder
-    R024 another stage's rows cannot be had R057 another rank went away
-    R099 a defect of specc
+    R024 another stage's rows cannot be had R025 a response cannot be drawn
+    R057 another rank went away             R099 a defect of specc
 
     R020 to R022: checkpoints; R030 and on: Hugging Face folders, tokenizers, chat templates
 """
@@ -45,7 +45,13 @@ GONE = re.compile(
 LOST = "R057"
 """Another rank went away without a word: this one cannot tell why."""
 
-OTHERS = {"EngineError": "R013", "LayoutError": "R003", "ModelError": "R001"}
+OTHERS = {
+    "EngineError": "R013",
+    "LayoutError": "R003",
+    "ModelError": "R001",
+    "GenerateError": "R025",
+    "SamplingError": "R025",
+}
 """Codes of exceptions whose modules this one must not import: it is needed before Megatron is."""
 
 

@@ -90,11 +90,23 @@ class Online:
         return self.tokenizer.decode(list(tokens))
 
 
-def sampling_of(settings: Mapping[str, Any], tokenizer: Any, seed: int) -> Sampling:
-    """The plan's section `generate` as the sampler takes it; the model's own ends stop a response, too."""
+def sampling_of(settings: Mapping[str, Any], tokenizer: Any, seed: int, vocab: int) -> Sampling:
+    """The plan's section `generate` as the sampler takes it; the model's own ends stop a response, too.
+    Problem R019 for an end that a model with so many tokens can never draw.
+    """
     names = {field.name for field in dataclasses.fields(Sampling)} - {"seed"}
     given = {name: value for name, value in settings.items() if name in names and value is not None}
     own = tokenizer.eos_ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
     given["stop"] = tuple(given.get("stop", ()))
-    given["stop_token_ids"] = tuple(dict.fromkeys([*given.get("stop_token_ids", ()), *own]))
+    said = given.get("stop_token_ids", ())
+    _check_ends(f"generate.stop_token_ids holds token {{}}, but the model has {vocab}", said, vocab)
+    _check_ends(f"the tokenizer ends a text with token {{}}, but the model has {vocab}", own, vocab)
+    given["stop_token_ids"] = tuple(dict.fromkeys([*said, *own]))
     return Sampling(**given, seed=seed)
+
+
+def _check_ends(message: str, tokens: Sequence[int], vocab: int) -> None:
+    strange = next((token for token in tokens if not 0 <= token < vocab), None)
+    if strange is not None:
+        advice = "take the id from the model's own tokenizer, or a model whose vocabulary was enlarged"
+        raise Problem("R019", f"{message.format(strange)} in its vocabulary; {advice}")

@@ -69,7 +69,8 @@ def opening(run: Making) -> Asking:
     """Read every prompt once, so that a bad row is found before the first response; count the long ones."""
     settings = run.program_settings(Settings)
     most = longest_prompt(settings, run.role.model.shape.max_positions)
-    sampling = sampling_of(run.settings, run.tokenizer, seed_of(run))
+    vocab = run.role.model.shape.vocab
+    sampling = sampling_of(run.settings, run.tokenizer, seed_of(run), vocab)
     sampler = sampler_of(cast("Run", run), run.table())
     asking = Asking(readers_of(run, most, settings.add_bos), sampler, sampling, settings)
     dropped = run.on_first(lambda: sum(not _read(run, asking, i) for i in range(len(run.source))))

@@ -175,6 +175,15 @@ CODES = (
         "Run that stage first, or make its rows again with `--fresh STAGE`.",
     ),
     Code(
+        "R025",
+        "a response that cannot be drawn",
+        "A prompt with its response is longer than the rows that the plan gave memory to, or a setting of "
+        "the sampling makes no sense for the model.",
+        "prompt 3 has 900 tokens, which come to 1156 with the response; rows of at most 1024 were planned",
+        "Lower `generate.max_tokens`, leave the prompt out, or raise `generate.max_prompt_tokens` and "
+        "compile again; a setting that is named has to be changed.",
+    ),
+    Code(
         "R099",
         "a defect of specc",
         "Something went wrong that should not be possible; the traceback lies in the attempt's folder.",

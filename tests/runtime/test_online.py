@@ -24,13 +24,36 @@ ENDLESS = SimpleNamespace(eos_id=None, eos_ids=())
 def test_a_response_ends_at_the_models_own_ends_and_at_those_that_are_said(said, tokenizer, ends):
     from runtime.online import sampling_of
 
-    assert sampling_of(said, tokenizer, 1).stop_token_ids == ends
+    assert sampling_of(said, tokenizer, 1, 10).stop_token_ids == ends
 
 
 def test_what_is_said_of_drawing_reaches_the_sampler_and_nothing_else_does():
     from runtime.online import sampling_of
 
     said = {"temperature": 0.5, "top_k": 4, "top_p": 0.9, "repetition_penalty": 1.2, "stop": ["END"]}
-    found = sampling_of({**said, "min_tokens": 2, "max_tokens": 8, "engine": "vllm", "seed": 3}, PLAIN, 1)
+    more = {"min_tokens": 2, "max_tokens": 8, "engine": "vllm", "seed": 3}
+    found = sampling_of({**said, **more}, PLAIN, 1, 10)
     assert (found.temperature, found.top_k, found.top_p, found.repetition_penalty) == (0.5, 4, 0.9, 1.2)
     assert (found.stop, found.min_tokens, found.max_tokens, found.seed) == (("END",), 2, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "tokenizer", "message"),
+    [
+        (
+            {"stop_token_ids": [3, 300]},
+            PLAIN,
+            "R019: generate.stop_token_ids holds token 300, but the model has 9",
+        ),
+        ({"stop_token_ids": [9]}, PLAIN, "R019: generate.stop_token_ids holds token 9, but the model has 9"),
+        ({"stop_token_ids": [-1]}, PLAIN, "R019: generate.stop_token_ids holds token -1"),
+        ({}, TURNS, "R019: the tokenizer ends a text with token 9, but the model has 9"),
+    ],
+)
+def test_an_end_that_the_model_cannot_draw_is_named_before_anything_is_drawn(said, tokenizer, message):
+    from runtime.online import sampling_of
+    from runtime.problem import Problem
+
+    with pytest.raises(Problem) as found:
+        sampling_of(said, tokenizer, 1, 9)
+    assert str(found.value).startswith(message)
