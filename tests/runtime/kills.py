@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,8 +112,12 @@ def one(file: str, groups: dict[str, int], ports: dict[str, list[int]], name: st
     return toy_served.started(file, groups, ports, name)
 
 
-def doom(module: str, name: str, count: int) -> None:
-    """Let this process kill itself when that is called for the `count`th time."""
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def doom(module: str, name: str, count: int, end: Callable[[], None] = die) -> None:
+    """Let this process kill itself, or `end` what shall end, when that is called for the `count`th time."""
     import importlib
 
     owner: Any = importlib.import_module(module)
@@ -124,7 +129,7 @@ def doom(module: str, name: str, count: int) -> None:
     def counted(*given: Any, **named: Any) -> Any:
         calls.append(name)
         if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
         return plain(*given, **named)
 
     setattr(owner, last, counted)
