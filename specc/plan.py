@@ -58,7 +58,7 @@ class Shape:
     position: str = "rope"  # rope | learned
     rope_base: float = 10000.0
     rope_percent: float = 1.0
-    rope_scaling: dict[str, typing.Any] = field(default_factory=dict)  # as in config.json; {} for none
+    rope_scaling: dict[str, typing.Any] = field(default_factory=dict, hash=False)  # as in config.json
     tied: bool = False  # the output layer is the embedding
     qkv_bias: bool = False
     linear_bias: bool = False  # a bias on every linear layer

@@ -18,7 +18,7 @@ from specc.planner.feasibility import Band, band
 from specc.planner.hardware import Gpu
 from specc.planner.layouts import Found, Frontier
 from specc.planner.memory import GIB, in_flight, layer_activations, logit_bytes, peak
-from specc.planner.placement import Request
+from specc.planner.placement import Request, searched
 from specc.planner.shapes import layers_of_stage, padded_vocab, stage_layers, stage_parameters
 from specc.planner.space import Space
 from specc.planner.step_parts import step_parts
@@ -84,7 +84,7 @@ def compare(request: Request, role: Role, card: Gpu) -> Comparison:
     """What the role's choice was made from."""
     runners_up, large = _rivals(request, role, card)
     if request.nodes is None and role.nodes > 1 and card.name != "cpu":
-        fewer = layouts.search(request.work, card, role.nodes - 1, role.gpus, request.pins)
+        fewer = searched(request.work, card, role.nodes - 1, role.gpus, request.pins)
         large = [*([fewer.smallest] if fewer.smallest and not fewer.best else []), *large]
     stage = role.memory.worst_rank // (role.layout.tp * role.layout.cp * role.layout.dp)
     return Comparison(

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from specc import planner
 from specc.plan import Job, Layout, Memory, Plan, Role
-from specc.planner import layouts, objectives
+from specc.planner import objectives
 from specc.planner.hardware import Gpu, gpu
 from specc.planner.layouts import NODES_MOST, Found
 from specc.planner.memory import role_memory
-from specc.planner.placement import Request
+from specc.planner.placement import Request, searched
 
 if TYPE_CHECKING:
     from specc.graph import Graph
@@ -99,7 +99,7 @@ def _candidates(request: Request, card: Gpu, role: Role, most: int) -> Iterable[
         return []
     work, pins = request.work, request.pins
     if request.nodes is not None:
-        found = layouts.search(work, card, request.nodes, role.gpus, pins).best
+        found = searched(work, card, request.nodes, role.gpus, pins).best
         return [found] if found is not None else []
     return objectives.front(work, card, role.gpus, pins, min(most, request.max_nodes or most))
 

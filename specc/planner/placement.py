@@ -7,6 +7,7 @@ predicted not to fit (P030, a warning), and nothing that fits (P031, with the sm
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,11 @@ class Request:
         return next((self.paths[field] for field in fields if field in self.paths), self.paths[""])
 
 
+searched = functools.lru_cache(maxsize=256)(layouts.search)
+chosen = functools.lru_cache(maxsize=256)(objectives.choose)
+"""The search, made once: the rounds of a stage, and who explains a plan, ask the same question again."""
+
+
 def place(
     request: Request, card: Gpu, gpus_per_node: int, most: int
 ) -> tuple[plan.Role | None, list[Diagnostic]]:
@@ -66,7 +72,7 @@ def place(
     if request.nodes is None:
         return _place_anywhere(request, card, gpus, most)
     idle = _without_effect(request)
-    found = layouts.search(request.work, card, request.nodes, gpus, request.pins)
+    found = searched(request.work, card, request.nodes, gpus, request.pins)
     if found.best is not None:
         return as_role(request, found.best, _why(request, found)), idle
     if found.smallest is not None and (found.smallest.oom_probability < 0.5 or _is_the_pins(request, found)):
@@ -114,7 +120,7 @@ def _place_anywhere(
         return None, [_as_diagnostic(hopeless, request)]
     most = min(most, request.max_nodes or most)
     bound = most if most < NODES_MOST else None
-    found = objectives.choose(request.work, card, gpus, request.pins, request.objective, bound)
+    found = chosen(request.work, card, gpus, request.pins, request.objective, bound)
     if found is not None and found.best is not None:
         return as_role(request, found.best, _why(request, found)), []
     if request.pins.names:  # where pins alone are in the way, the fewest nodes on which they are legal
@@ -130,7 +136,7 @@ def _is_the_pins(request: Request, found: Search) -> bool:
     if not said or any(name in SIZES for name in said):
         return bool(said)
     assert found.space is not None
-    free = layouts.search(request.work, found.space.gpu, found.nodes, found.space.gpus, Pins())
+    free = searched(request.work, found.space.gpu, found.nodes, found.space.gpus, Pins())
     return free.best is not None
 
 
@@ -151,7 +157,7 @@ def _place_on_cpu(request: Request, card: Gpu, gpus: int) -> tuple[plan.Role | N
     fewer = range(wanted, 0, -1) if not request.gpus else [wanted]
     nodes = request.nodes or 1
     for processes in fewer:
-        found = layouts.search(request.work, card, nodes, processes, request.pins)
+        found = searched(request.work, card, nodes, processes, request.pins)
         if found.best is not None:
             return as_role(request, found.best, _why(request, found)), []
     return None, _nothing(request, card, wanted, nodes)

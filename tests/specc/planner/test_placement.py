@@ -1,11 +1,12 @@
 """Roles on machines: pins obeyed or refused at their path, and what is said when nothing fits."""
 
 import dataclasses
+import functools
 
 import pytest
 
 from specc import models
-from specc.planner import hardware
+from specc.planner import hardware, layouts, placement
 from specc.planner.layouts import Pins
 from specc.planner.memory import Workload
 from specc.planner.placement import Request, job_environment, place
@@ -235,3 +236,20 @@ def test_the_environment_goes_with_the_layout(model: str, key: str | None):
     environment = job_environment(hardware.gpu("h100-80gb"), (role,))  # type: ignore[arg-type]
     assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
     assert ("CUDA_DEVICE_MAX_CONNECTIONS" in environment) == bool(key)
+
+
+def test_rounds_that_ask_the_same_are_searched_once(monkeypatch):
+    """Of as many roles as a stage is repeated, the searches are those of different questions."""
+    asked = []
+
+    def counted(*question):
+        asked.append(question)
+        return layouts.search(*question)
+
+    monkeypatch.setattr(placement, "searched", functools.lru_cache(counted))
+    first, _ = placed(request(nodes=4))
+    again, _ = placed(dataclasses.replace(request(nodes=4), name="later"))
+    other, _ = placed(request(nodes=4, seq_length=8192))
+    assert len(asked) == 2
+    assert dataclasses.replace(again, name="model") == first
+    assert other != first
