@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import settings
 
 # The same examples on every run: what chance finds belongs into a test of its own, not into somebody's CI.
-settings.register_profile("suite", derandomize=True, deadline=None)
+# A test that wants more or fewer than others asks for a multiple of `settings().max_examples`.
+settings.register_profile("suite", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("fast", settings.get_profile("suite"), max_examples=20)
 settings.load_profile("suite")
 
 TOY_CLUSTER = "gpus: {type: h100-80gb, per_node: 8}\nslurm: {account: toy, partition: batch, time: 4h}\n"
@@ -27,6 +30,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update", action="store_true", help="rewrite the expected texts; the diff is the review"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The lane without the slow tests tries a fifth of the examples of a law; the whole suite tries all."""
+    if _leaves_out("slow", config):
+        settings.load_profile("fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A lane without torch does not import the modules of which every test needs it: it takes seconds."""
+    if not _leaves_out("torch", config) or collection_path.suffix != ".py":
+        return None
+    return bool(_ALL_TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+
+
+_ALL_TORCH = re.compile(r"^pytestmark = .*\bpytest\.mark\.torch\b", re.MULTILINE)
+
+
+def _leaves_out(mark: str, config: pytest.Config) -> bool:
+    """Whether no test of this mark is asked for: `-m 'not torch and not slow'`."""
+    asked = config.option.markexpr
+    return " or " not in asked and f"not {mark}" in [each.strip() for each in asked.split(" and ")]
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def test_all_algorithms_are_named_where_none_is_given():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_shows_its_place_and_a_way_out(case):
+def test_a_mistake_shows_its_place_and_a_way_out_and_as_json_has_the_keys_of_the_contract(case):
     done = compiled(case)
     code = case.name.split("-")[0]
     assert code in [d.code for d in done.diagnostics]
@@ -68,11 +68,6 @@ def test_a_mistake_shows_its_place_and_a_way_out(case):
         head = text.splitlines()[0].split(": ", 1)[1]
         assert not re.match("[A-Z][a-z]", head), head
         assert not head.endswith("."), head
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mistake_as_json_has_the_keys_of_the_contract(case):
-    done = compiled(case)
     keys = ["code", "severity", "message", "path", "file", "line", "column", "end_line", "end_column", "help"]
     for one in as_json(done.diagnostics, done.source):
         assert list(one) == keys

@@ -13,7 +13,9 @@ from specc.experiment import check, resolved
 from specc.graph import lower
 from specc.spec.reading import paths_of
 
-SHORT = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SHORT = settings(
+    max_examples=settings().max_examples * 3 // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 texts = st.text(max_size=12) | st.sampled_from(
     [
@@ -109,7 +111,7 @@ def with_value(path, value):
     return spec
 
 
-@settings(SHORT, max_examples=400)
+@settings(SHORT, max_examples=4 * settings().max_examples)
 @given(st.sampled_from(PATHS), data)
 def test_any_value_at_any_key_is_taken_or_told(path, value):
     read, said = source.parse(source.dump(with_value(path, value)), "x")

@@ -64,7 +64,9 @@ def changed(data, path, value):
     return {**data, key: changed(inner, rest, value) if rest else value}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=settings().max_examples * 3 // 2, deadline=None, suppress_health_check=list(HealthCheck)
+)
 @given(spec=changes(Spec), profile=changes(Profile), tiny=st.booleans(), here=st.booleans())
 def test_no_spec_brings_the_compiler_down(tmp_path, spec, profile, tiny, here):
     written = BASE

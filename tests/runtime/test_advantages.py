@@ -20,6 +20,8 @@ from runtime.advantages import (
     whitened,
 )
 
+pytestmark = pytest.mark.torch
+
 finite = st.floats(-5, 5)
 
 

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from specc.codes import CODES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -17,12 +15,11 @@ def test_every_code_that_the_compiler_says_is_explained():
     assert said <= set(CODES)
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_an_entry_is_complete(code):
-    entry = CODES[code]
-    assert entry.code == code
-    assert re.fullmatch(r"[STGPR]\d{3}", code)
-    assert entry.title == entry.title.rstrip(".")
-    assert entry.why.endswith(".")
-    assert entry.fix.endswith(".")
-    assert entry.example.strip()
+def test_every_entry_is_complete():
+    for code, entry in CODES.items():
+        assert entry.code == code
+        assert re.fullmatch(r"[STGPR]\d{3}", code)
+        assert entry.title == entry.title.rstrip("."), code
+        assert entry.why.endswith("."), code
+        assert entry.fix.endswith("."), code
+        assert entry.example.strip(), code

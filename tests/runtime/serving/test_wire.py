@@ -46,7 +46,7 @@ def same(one: Any, other: Any) -> bool:
     return one.tobytes() == other.tobytes() if one.dtype != object else one.tolist() == other.tolist()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=settings().max_examples * 4 // 5, deadline=None)
 @given(tensors)
 def test_what_is_written_is_read_back_bit_for_bit(inputs: dict[str, Any]) -> None:
     body, length = write_request(inputs, id="7")
@@ -57,7 +57,7 @@ def test_what_is_written_is_read_back_bit_for_bit(inputs: dict[str, Any]) -> Non
     assert all(same(read_reply(reply, length)[name], array) for name, array in inputs.items())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=settings().max_examples * 4 // 5, deadline=None)
 @given(tensors)
 def test_json_alone_carries_every_finite_number(inputs: dict[str, Any]) -> None:
     finite = {k: v for k, v in inputs.items() if v.dtype.kind != "f" or np.isfinite(v).all()}
@@ -68,7 +68,7 @@ def test_json_alone_carries_every_finite_number(inputs: dict[str, Any]) -> None:
     assert all(same(read_reply(reply)[name], array) for name, array in finite.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.data())
 def test_a_torn_body_is_refused_or_read_and_never_anything_else(data: st.DataObject) -> None:
     good, length = write_request({"tokens": np.arange(6).reshape(2, 3), "text": np.array([b"a"], object)})

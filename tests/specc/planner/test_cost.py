@@ -329,7 +329,7 @@ def test_longer_rows_take_longer(given, layout):
 
 
 @given(WORKS, LAYOUTS)
-@settings(max_examples=30)
+@settings(max_examples=settings().max_examples * 3 // 10)
 def test_what_is_remembered_is_what_is_worked_out_anew(given, layout):
     first = seconds(given, layout, 1, "none")
     same = dataclasses.replace(given)

@@ -127,7 +127,7 @@ PROBLEMS = st.builds(
 
 
 @given(PROBLEMS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 def test_what_the_search_picks_is_legal_fits_fills_the_gpus_and_keeps_the_pins(problem):
     given_work, card, nodes, gpus, pins = problem
     best = search(given_work, card, nodes, gpus, pins).best
@@ -165,7 +165,7 @@ def test_the_random_problems_are_neither_trivial_nor_hopeless():
 
 
 @given(PROBLEMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples * 2 // 5, deadline=None)
 def test_no_case_undercuts_its_bounds(problem):
     given_work, card, nodes, gpus, pins = problem
     space = Space(given_work, card, gpus, pins)
@@ -178,7 +178,7 @@ def test_no_case_undercuts_its_bounds(problem):
 
 
 @given(PROBLEMS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 10, deadline=None)
 def test_what_the_search_prunes_by_holds(problem):
     """Of one cut: more rows in a micro-batch, more pieces of as many layers and less recomputation never take
     (noticeably) less memory; recomputing more layers is never faster.
@@ -202,7 +202,7 @@ def test_what_the_search_prunes_by_holds(problem):
 
 
 @given(PROBLEMS, st.floats(1.0, 2.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 5, deadline=None)
 def test_more_memory_never_makes_a_plan_slower_or_impossible(problem, factor):
     given_work, card, nodes, gpus, pins = problem
     larger = dataclasses.replace(card, usable_gib=card.usable_gib * factor)
@@ -216,7 +216,7 @@ def test_more_memory_never_makes_a_plan_slower_or_impossible(problem, factor):
 
 
 @given(PROBLEMS, st.sampled_from(OBJECTIVES), st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 5, deadline=None)
 def test_a_larger_budget_of_nodes_never_makes_the_best_plan_worse(problem, objective, more):
     given_work, card, nodes, gpus, pins = problem
     before = choose(given_work, card, gpus, pins, objective, nodes)
@@ -230,7 +230,7 @@ def test_a_larger_budget_of_nodes_never_makes_the_best_plan_worse(problem, objec
 
 
 @given(PROBLEMS, st.sampled_from(OBJECTIVES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 5, deadline=None)
 def test_an_objective_takes_the_best_of_all_numbers_of_nodes(problem, objective):
     given_work, card, most, gpus, pins = problem
     every = [search(given_work, card, nodes, gpus, pins).best for nodes in range(1, most + 1)]

@@ -56,7 +56,7 @@ def test_the_option_of_each_size_is_what_the_search_finds_there(compile_text):
         assert role.memory == option.memory
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings().max_examples * 3 // 20, deadline=None)
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]), st.sampled_from([None, 1, 2]))
 def test_pins_stay_in_every_option(tp, pp, micro_batch):
     card = hardware.gpu("h100-80gb")

@@ -4,8 +4,6 @@ import functools
 import sys
 from pathlib import Path
 
-import pytest
-
 from specc.planner.estimate import estimate
 from specc.planner.shapes import training_flops_per_token
 
@@ -39,18 +37,27 @@ def test_a_model_on_a_gpu_in_a_precision_is_in_one_split():
     assert all(len(splits) == 1 for splits in cells.values())
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_layout_that_ran_is_legal(row: published.Row):
-    _, _, broken = estimate(row.question)
-    allowed = set() if row.scored else set(SLIPS)
-    assert [each.message for each in broken if each.code not in allowed] == []
+def test_every_layout_that_ran_is_legal():
+    wrong = []
+    for row in ROWS:
+        allowed = set() if row.scored else set(SLIPS)
+        _, _, broken = estimate(row.question)
+        wrong += [(row.name, each.message) for each in broken if each.code not in allowed]
+    assert not wrong, wrong
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.said["tflops_per_gpu"]], ids=lambda row: row.name)
-def test_the_two_columns_of_a_row_agree_with_the_models_flops(row: published.Row):
-    """Pages count attention in full or by half, and some leave out logits; a wrong digit is farther off."""
-    if not row.scored:
-        pytest.skip("a slip of the source, or another engine")
+def test_the_two_columns_of_a_row_agree_with_the_models_flops():
+    """Pages count attention in full or by half, and some leave out logits; a wrong digit is farther off.
+
+    What is not scored is a slip of the source, or of another engine.
+    """
+    rows = [row for row in ROWS if row.said["tflops_per_gpu"] and row.scored]
+    assert len(rows) > 250
+    wrong = [row.name for row in rows if not _columns_agree(row)]
+    assert not wrong, wrong
+
+
+def _columns_agree(row: published.Row) -> bool:
     q = row.question
     said = 1e12 * float(row.said["tflops_per_gpu"]) / row.tokens_per_second
     attention = 6 * q.shape.layers * q.shape.heads * q.shape.head_dim * q.seq
@@ -58,7 +65,7 @@ def test_the_two_columns_of_a_row_agree_with_the_models_flops(row: published.Row
     if row.said["phase"] == "lora":  # no gradients of the frozen weights
         half, attention = half * 2 / 3, attention * 2 / 3
     logits = 6 * q.shape.vocab * q.shape.hidden if row.said["model"].startswith("gpt-oss") else 0
-    assert 0.93 * (half - attention / 2 - logits) < said < 1.05 * (half + attention)
+    return 0.93 * (half - attention / 2 - logits) < said < 1.05 * (half + attention)
 
 
 def test_nothing_that_ran_is_called_infeasible():
