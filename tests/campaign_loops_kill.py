@@ -48,7 +48,7 @@ MOMENTS = {
         Death("rs-1-train", "runtime.engine:Engine.optim_step", 3),
         Death("rs-1-train", "runtime.torch_dist:write", 2),
         Death("rs-2-generate"),
-        Death("rs-2-generate", "runtime.engine:Engine.forward", 9),
+        Death("rs-2-generate", "runtime.generate:Generator.step", 9),
         Death("rs-2-score", "runtime.rowstore:Store.flush", 1, all=False),
         Death("rs-2-select", "runtime.rowstore:Store.write"),
         Death("rs-2-train", "runtime.manifest:write", 3),
