@@ -1,8 +1,9 @@
 """Rewards that can be checked: functions of a prompt, a response and the data's answer, no model behind.
 
 `runtime.verifiers:gsm8k` is 1 when the last number of a response is the answer's, else 0, as for the grade
-school problems of arXiv:2110.14168, whose answers end in `#### 42`. A response that marks its answer the
-same way, or as \\boxed{42}, is judged by that mark.
+school problems of arXiv:2110.14168, whose answers end in `#### 42`, and those of SVAMP (arXiv:2103.07191),
+whose `Answer` is a number. A response that marks its answer the same way, or as \\boxed{42}, is judged by
+that mark.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MARKED = re.compile(r"####\s*([^\n]*)|\\boxed\{([^{}]*)\}")
 
 
 ANSWERS = ("answer", "solution", "response", "output", "target")
-"""Fields of a row that hold its answer; the first one there counts."""
+"""Fields of a row that hold its answer, in capitals or not; the first one there counts."""
 
 
 def gsm8k(prompt: str, response: str, row: Mapping[str, Any]) -> float:
@@ -25,7 +26,8 @@ def gsm8k(prompt: str, response: str, row: Mapping[str, Any]) -> float:
 
     ValueError when the row has no answer with a number in it.
     """
-    answer = next((str(row[name]) for name in ANSWERS if row.get(name) is not None), "")
+    given = {str(name).lower(): value for name, value in row.items() if value is not None}
+    answer = next((str(given[name]) for name in ANSWERS if name in given), "")
     right = final_number(answer)
     if right is None:
         raise ValueError(
