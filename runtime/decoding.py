@@ -1,6 +1,6 @@
 """A model's chunks while they generate: one line of tokens in, hidden states or logits out.
 
-Megatron's own layers run, on the weights that train; attention is replaced by one over a cache, and
+Megatron's own modules run, on the weights that train; attention is replaced by one over a cache, and
 sequence parallelism is switched off, as a line has as many tokens as there are rows. Nothing is copied
 and everything is put back at the end.
 """
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from torch import Tensor
 
+from runtime import lean
 from runtime.cache import Cache, CachedAttention, Line
 from runtime.engine import Engine
 from runtime.folding import Whole
@@ -31,6 +32,7 @@ class Decoder:
         self.shape = engine.role.model.shape
         self.device = engine.parallel.device
         self.window = self.shape.sliding_window
+        self.lean = engine.role.implementation == "local"
         attentions = [layer.self_attention for chunk in self.chunks for layer in _layers(chunk)]
         groups = attentions[0].num_query_groups_per_partition if attentions else 1
         head, dtype = self.shape.head_dim, self.config.params_dtype
@@ -68,12 +70,13 @@ class Decoder:
         self.cache.line = line
         if chunk.pre_process:
             hidden = chunk.embedding(line.tokens_n[None], line.positions_n[None])
+        assert hidden is not None
+        angles = _rotary(chunk, line.positions_n)
+        if self.lean:
+            hidden = lean.blocks(chunk.decoder, hidden, lean.turn_of(angles))
         else:
             chunk.decoder.set_input_tensor(hidden)
-        hidden = chunk.decoder(
-            hidden_states=hidden, attention_mask=None, rotary_pos_emb=_rotary(chunk, line.positions_n)
-        )
-        assert hidden is not None
+            hidden = chunk.decoder(hidden_states=hidden, attention_mask=None, rotary_pos_emb=angles)
         return hidden[line.last] if chunk.post_process else hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
