@@ -1,8 +1,8 @@
-"""A layer's forward pass for a few tokens: Megatron's modules and weights, without what training needs around them.
+"""A layer's forward pass for a few tokens: Megatron's modules and weights, without what training needs.
 
-With one token a row the arithmetic of a layer takes less time than Megatron's own steps between its parts, so
-these are left out: recomputation, offloading, dropout, hooks for graphs, and a sine and cosine in every layer.
-The sums are the same, in the same order.
+With one token a row the arithmetic of a layer takes less time than Megatron's own steps between its parts,
+so these are left out: recomputation, offloading, dropout, hooks for graphs, and a sine and cosine in every
+layer. The sums are the same, in the same order.
 """
 
 from __future__ import annotations
