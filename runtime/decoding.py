@@ -73,11 +73,11 @@ class Decoder:
         assert hidden is not None
         angles = _rotary(chunk, line.positions_n)
         if self.lean:
-            hidden = lean.blocks(chunk.decoder, hidden, lean.turn_of(angles))
+            found = lean.blocks(chunk.decoder, hidden, lean.turn_of(angles))
         else:
             chunk.decoder.set_input_tensor(hidden)
-            hidden = chunk.decoder(hidden_states=hidden, attention_mask=None, rotary_pos_emb=angles)
-        return hidden[line.last] if chunk.post_process else hidden
+            found = chunk.decoder(hidden_states=hidden, attention_mask=None, rotary_pos_emb=angles)
+        return found[line.last] if chunk.post_process else found
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, V] fp32 of some last hidden states [n, 1, hidden]. Collective over tensor-parallel ranks."""
