@@ -47,7 +47,7 @@ class Judged:
 
     response: Response
     question: tuple[int, ...] = ()
-    prompt: str = ""
+    prompts: tuple[str, ...] = ()  # as a judge may see the prompt, the longest form first
     text: str = ""
     judgements: tuple[Judgement, ...] = ()
     score: float | None = None
@@ -143,7 +143,7 @@ class Jury:
 
         # a response that says nothing is judged too, as long as the question fits
         question = fitted(ask, prompts, tokens or (), self._plain, self.room)
-        return Judged(response, tuple(question or ()), prompts[-1], self._plain(tokens))
+        return Judged(response, tuple(question or ()), prompts, self._plain(tokens))
 
     def checked(self, response: Response) -> float | None:
         """The score of a response that can be checked; None for one that is to be judged."""

@@ -30,7 +30,7 @@ class Group:
 
     key: int
     question: tuple[int, ...]  # what the judge was asked
-    prompt: str
+    prompts: tuple[str, ...]  # what was asked, the longest form first: all turns, the last question alone
     response: str
     judgements: tuple[Judgement, ...]
 
@@ -40,7 +40,8 @@ class Group:
     @staticmethod
     def of(data: Mapping[str, Any]) -> Group:
         told = [Judgement(**{**j, "tokens": tuple(j["tokens"])}) for j in data["judgements"]]
-        return Group(**{**data, "question": tuple(data["question"]), "judgements": tuple(told)})
+        lists = {name: tuple(data[name]) for name in ("question", "prompts")}
+        return Group(**{**data, **lists, "judgements": tuple(told)})
 
 
 @dataclass(frozen=True)
@@ -85,24 +86,31 @@ def uneven(judged: Sequence[tuple[bool, Sequence[Judgement], float]]) -> int | N
 
 
 def battles_of(group: Group, scale: Scale, ask: Callable[..., Tokens], room: int) -> list[Battle]:
-    """Every pair of judgements that can be told apart, in both orders, without their scores; a pair whose
-    question takes more than `room` tokens is left out.
+    """Every pair of judgements that can be told apart, in both orders, without their scores. Like a judge,
+    who compares them sees the whole conversation where that takes `room` tokens at most, else the last
+    question alone; a pair that has no room even so is left out.
     """
     texts = {i: scale.without(j.text).strip() for i, j in enumerate(group.judgements) if j.score is not None}
     found = []
     for one, other in combinations(texts, 2):
         if texts[one] == texts[other]:
             continue
-        orders = [(texts[one], texts[other]), (texts[other], texts[one])]
-        asked = [
-            tuple(ask(prompt=group.prompt, response=group.response, judgement_a=a, judgement_b=b))
-            for a, b in orders
-        ]
-        if max(map(len, asked)) <= room:
-            found += [
-                Battle(group.key, one, other, bool(turn), question) for turn, question in enumerate(asked)
-            ]
+        asked = _in_both_orders(group, texts[one], texts[other], ask, room)
+        found += [Battle(group.key, one, other, bool(turn), tokens) for turn, tokens in enumerate(asked)]
     return found
+
+
+def _in_both_orders(
+    group: Group, one: str, other: str, ask: Callable[..., Tokens], room: int
+) -> list[tuple[int, ...]]:
+    """The two questions about two judgements, with one form of the prompt; nothing where none has room."""
+    for prompt in group.prompts:
+        given = {"prompt": prompt, "response": group.response}
+        orders = [(one, other), (other, one)]
+        asked = [tuple(ask(**given, judgement_a=a, judgement_b=b)) for a, b in orders]
+        if max(map(len, asked)) <= room:
+            return asked
+    return []
 
 
 def verdict(text: str, pattern: str) -> str:

@@ -233,7 +233,7 @@ def group_of(group: Sequence[Judged]) -> Group | None:
     if place is None:
         return None
     found = group[place]
-    return Group(found.response.key, found.question, found.prompt, found.text, found.judgements)
+    return Group(found.response.key, found.question, found.prompts, found.text, found.judgements)
 
 
 def compared(settings: Settings, jury: Jury, groups: Sequence[Group]) -> list[Pair | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -34,7 +35,7 @@ def said(text: str, ended: bool = True) -> Judgement:
 
 
 def group(*texts: str) -> Group:
-    return Group(7, (1, 2), "Why?", "Because.", tuple(said(text) for text in texts))
+    return Group(7, (1, 2), ("Why?",), "Because.", tuple(said(text) for text in texts))
 
 
 def ask(**given: str) -> list[int]:
@@ -69,6 +70,19 @@ def test_a_pair_that_is_too_long_is_left_out_and_the_others_keep_their_names() -
         room=len(ask(prompt="Why?", response="Because.", judgement_a="good.", judgement_b="bad.")),
     )
     assert {(b.one, b.other) for b in found} == {(0, 2)}
+
+
+def test_who_compares_judgements_sees_the_whole_conversation_where_it_fits() -> None:
+    whole, last = "User: Hello\n\nAssistant: Hi.\n\nUser: Why?", "Why?"
+    one = dataclasses.replace(group("good. Score: 4", "bad. Score: 1"), prompts=(whole, last))
+    given = {"response": "Because.", "judgement_a": "good.", "judgement_b": "bad."}
+    long, short = (tuple(ask(prompt=prompt, **given)) for prompt in (whole, last))
+    for room, question in ((len(long), long), (len(long) - 1, short), (len(short), short)):
+        straight, turned = battles_of(one, FIVE, ask, room)
+        assert straight.question == question
+        assert len(turned.question) == len(question)
+    assert battles_of(one, FIVE, ask, len(short) - 1) == []
+    assert Group.of(json.loads(json.dumps(one.as_data()))) == one
 
 
 @pytest.mark.parametrize(
@@ -145,8 +159,8 @@ def test_two_judgements_with_a_tie_and_a_win_have_finite_ratings() -> None:
         (group("a Score: 3", "b Score: 3"), [(0, 1, 1.0)]),  # the same score
         (group("a Score: 3"), []),
         (group(), []),
-        (Group(0, (), "", "", (said("a Score: 3"), said("b Score: 2", ended=False))), [(0, 1, 1.0)]),
-        (Group(0, (), "", "", (said("a Score: 3", ended=False), said("b Score: 2"))), [(0, 1, 1.0)]),
+        (Group(0, (), ("",), "", (said("a Score: 3"), said("b Score: 2", ended=False))), [(0, 1, 1.0)]),
+        (Group(0, (), ("",), "", (said("a Score: 3", ended=False), said("b Score: 2"))), [(0, 1, 1.0)]),
     ],
 )
 def test_no_pair_where_the_best_or_the_worst_cannot_be_told(
