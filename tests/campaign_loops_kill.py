@@ -174,9 +174,9 @@ def killed_cold(
 class Campaign:
     """Whole runs to compare with, and what was found."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, loops: list[str]) -> None:
         self.forks, self.draw, self.top = warm(), random.Random(seed), Path(tempfile.mkdtemp())
-        self.hits, self.runs, self.bad = 0, 0, 0
+        self.hits, self.runs, self.bad, self.loops = 0, 0, 0, loops
 
     def whole(self, loop: str, layout: dict[str, int], as_people_do: bool = False) -> tuple[Path, float]:
         """The spec of a loop whose unkilled run lies beside it, and the seconds that this takes."""
@@ -204,7 +204,7 @@ class Campaign:
 
     def named(self, kills: int) -> None:
         """Kills at named moments, of all loops and layouts in turn."""
-        for loop, layout, deaths in islice(parts(), -(-kills // PER_RUN)):
+        for loop, layout, deaths in islice(parts(self.loops), -(-kills // PER_RUN)):
             file, _ = self.whole(loop, layout)
             folder = file.parent / f"run-{self.runs}"
             self.look(file, folder, "at named moments", killed(self.forks, file, folder, deaths))
@@ -212,7 +212,7 @@ class Campaign:
     def random(self, kills: int) -> None:
         """Kills at random moments, in warm processes."""
         until = self.hits + kills
-        for loop, layout in cycle((loop, layout) for layout in LAYOUTS for loop in MOMENTS):
+        for loop, layout in cycle((loop, layout) for layout in LAYOUTS for loop in self.loops):
             if self.hits >= until:
                 return
             file, _ = self.whole(loop, layout)
@@ -227,7 +227,7 @@ class Campaign:
     def cold(self, kills: int) -> None:
         """Kills of `specc run` as people start it."""
         until = self.hits + kills
-        for loop in cycle(MOMENTS):
+        for loop in cycle(self.loops):
             if self.hits >= until:
                 return
             self.whole(loop, LAYOUTS[1])
@@ -238,12 +238,12 @@ class Campaign:
             shutil.rmtree(file.parent / "cold")
 
 
-def parts() -> Iterator[tuple[str, dict[str, int], list[Death]]]:
+def parts(loops: list[str]) -> Iterator[tuple[str, dict[str, int], list[Death]]]:
     """The moments of each loop in runs of a few, far from each other, under one layout after the other."""
     for turn in count():
         number = turn
-        for loop, known in MOMENTS.items():
-            runs = -(-len(known) // PER_RUN)
+        for loop in loops:
+            runs = -(-len(MOMENTS[loop]) // PER_RUN)
             for first in range(runs):
                 layout = LAYOUTS[number % len(LAYOUTS)]
                 yield loop, layout, moments(loop, layout["gpus"])[first::runs]
@@ -256,8 +256,9 @@ def main() -> int:
     words.add_argument("--random", type=int, default=12, help="at random moments")
     words.add_argument("--cold", type=int, default=8, help="of `specc run` as people start it")
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--loops", nargs="*", choices=list(MOMENTS), default=list(MOMENTS))
     given = words.parse_args()
-    found = Campaign(given.seed)
+    found = Campaign(given.seed, given.loops)
     found.named(given.kills)
     found.random(given.random)
     found.cold(given.cold)

@@ -93,7 +93,10 @@ stages:
         gpus: %(gpus)s
         parallel: {tp: %(tp)s}
       actor: {model: *model, gpus: %(gpus)s, parallel: {tp: %(tp)s}}
-    steerlm: {attributes: [helpfulness, verbosity], rounds: %(rounds)s, truncated: keep}
+    steerlm:
+      attributes: [helpfulness, correctness, coherence, complexity, verbosity]
+      rounds: %(rounds)s
+      truncated: keep
     annotate: {seq_length: 512, batch: 8}
     generate: {max_tokens: 8, batch: 8}
     train: {steps: 3, global_batch: 8, seq_length: 512, lr: 1e-3, save_every: 1}
