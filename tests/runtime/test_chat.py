@@ -312,6 +312,7 @@ CHATS = [
 ]
 
 
+@pytest.mark.torch  # transformers brings it in
 @pytest.mark.parametrize("row", CHATS, ids=["short", "long", "odd"])
 def test_tokens_and_mask_are_those_of_transformers(fast, row):
     transformers = pytest.importorskip("transformers")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from runtime.measured import steps_taken
+
+pytestmark = pytest.mark.torch
 
 
 def test_the_first_steps_do_not_count_where_there_are_more(tmp_path: Path) -> None:

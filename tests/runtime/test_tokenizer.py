@@ -48,6 +48,7 @@ def test_bytes_come_back(text):
     assert [text[s:e].encode()[0:1] != b"" for s, e in offsets] == [True] * len(ids)
 
 
+@pytest.mark.torch  # transformers brings it in
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["<bos>", "<eos>", "é", "ab", "<", "eos>", "\n", " x"]), max_size=8))
 def test_the_byte_tokenizer_is_the_same_when_saved_and_opened_by_transformers(tmp_path_factory, parts):
@@ -100,6 +101,7 @@ def test_every_end_of_generation_counts(tmp_path):
     assert loaded.eos_id == 3
 
 
+@pytest.mark.torch  # transformers brings it in
 def test_it_encodes_as_transformers_does(fast):
     theirs = _theirs(fast.name)
     for text in [*words.SENTENCES[-4:], "<|im_start|>user\nhi<|im_end|>", "  two  spaces\n\n", "日本 ü", ""]:

@@ -1,5 +1,6 @@
 """Jobs of an actor and a critic that serves it: what their scripts ask for and start, word for word."""
 
+import itertools
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -111,9 +112,16 @@ def test_hosts_that_the_plan_exempts_from_proxies_stay_exempt(ppo):
     assert 'no_proxy=internal,10.0.0.0/8"$hosts"' in script
 
 
-@pytest.mark.parametrize("target", emit.TARGETS)
-@pytest.mark.parametrize("engine", ["none", "pyxis", "apptainer"])
-@pytest.mark.parametrize("placement", ["hetjob", "split"])
+KINDS = (("slurm", "pyxis", "hetjob"), ("slurm", "apptainer", "split"), ("local", "none", "hetjob"))
+"""What the fast lane looks at: every target, engine and placement once."""
+
+HOSTILE_PLANS = [
+    pytest.param(*plan, marks=() if plan in KINDS else pytest.mark.slow, id="-".join(plan))
+    for plan in itertools.product(emit.TARGETS, ("none", "pyxis", "apptainer"), ("hetjob", "split"))
+]
+
+
+@pytest.mark.parametrize(("target", "engine", "placement"), HOSTILE_PLANS)
 def test_scripts_with_hostile_values_are_sound(ppo, target, engine, placement):
     plan = ppo(
         {"ppo": ("sft",), "ppo2": ("ppo",), "report": ("ppo2", "sft")},
