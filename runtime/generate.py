@@ -27,7 +27,7 @@ from runtime.decoding import Decoder
 from runtime.engine import Engine
 from runtime.folding import Whole
 from runtime.replicas import Replicas, replicas_of
-from runtime.rows import MOST_TOP, Event, Request, Response, Rows
+from runtime.rows import MOST_TOLD, Event, Request, Response, Rows, told
 from runtime.sampling import LOGPROBS, Sampling
 from runtime.stopping import Decode
 
@@ -147,6 +147,8 @@ class Generator:
             tokens += len(self.waiting[0].prompt)
             if tokens > self.prompt_tokens and tokens > len(self.waiting[0].prompt):
                 break
+            if len(rows) and rows.told_with(self.waiting[0]) > MOST_TOLD:
+                break
             request = self.waiting.popleft()
             budget = min(request.sampling.max_tokens, self.shape.max_positions - len(request.prompt))
             rows.admit(request, budget, self.decode)
@@ -217,8 +219,10 @@ class Generator:
             )
         if any(not 0 <= token < self.shape.vocab for token in sampling.stop_token_ids):
             return f"has a stop token outside the vocabulary of {self.shape.vocab}"
-        if not 0 <= request.top <= min(self.vocab, MOST_TOP):
-            return f"wants {request.top} most likely tokens; at most {min(self.vocab, MOST_TOP)} are told"
+        if not 0 <= request.top <= self.vocab:
+            return f"wants {request.top} most likely tokens of {self.vocab}"
+        if (numbers := told(request.top, len(prompt) if request.heard else 1)) > MOST_TOLD:
+            return f"wants {numbers} numbers told beside its tokens; at most {MOST_TOLD} are"
         if sampling.min_tokens and len(set(sampling.stop_token_ids)) >= self.shape.vocab:
             return "has every token as stop token and yet a least length"
         if sampling.stop and self.decode is None:

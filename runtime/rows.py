@@ -70,8 +70,8 @@ Event = Token | Heard | Response
 Head = Callable[[Tensor], Tensor]
 """From hidden states [n, 1, hidden] to logits [n, V] fp32, which may be large: a row for each token asked."""
 
-MOST_TOP = 128
-"""Most likely tokens that a request may be told beside each token."""
+MOST_TOLD = 1 << 24
+"""Numbers that are told of one pass, most likely tokens of its columns: 128 MiB in fp64."""
 
 _COLUMNS = 128  # tokens of a told prompt whose logits are there at once
 
@@ -120,6 +120,13 @@ class Rows:
         self.stops[i] = -1
         self.stops[i, : len(ids)] = ids
         self._knobs = None
+
+    def told_with(self, request: Request) -> int:
+        """Numbers that the next pass would tell if this request joined it."""
+        new = [r for i, r in enumerate(self.requests) if r.heard and not self.length[i]]
+        heard = sum(len(r.prompt) for r in (*new, *([request] if request.heard else [])))
+        top = max(r.top for r in (*self.requests, request))
+        return told(top, len(self) + 1 + heard)
 
     def line(self, cache: Cache, window: int) -> Line:
         """The next pass: the newest token of each row that has begun, and the prompts of the others."""
@@ -314,6 +321,11 @@ def _best(logits_NV: Tensor, top: int) -> Tensor:
     best = logits_NV.topk(top, dim=-1)
     logprobs = best.values - logits_NV.logsumexp(-1, keepdim=True)
     return torch.cat([best.indices.T.double(), logprobs.T.double()])
+
+
+def told(top: int, columns: int) -> int:
+    """Numbers of what `Rows.sample` gives."""
+    return (2 + 2 * top) * columns
 
 
 def _top(column: np.ndarray, top: int) -> Top:

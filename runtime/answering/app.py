@@ -170,8 +170,6 @@ class Answering:
             raise Unanswerable(400, f"{message} at a time; ask for fewer, or start it with --max-requests")
         try:
             return self.exchange.submit([self.prompter.clipped(one) for one in wanted])
-        except BadRequest as bad:
-            raise Unanswerable(bad.status, bad.message, bad.field) from None
         except Full as error:
             raise Unanswerable(429, str(error)) from None
         except Closed as error:

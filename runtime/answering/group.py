@@ -67,7 +67,7 @@ def answer(
             app = Answering(prompter, exchange, str(own["name"]), ready.is_set, key(own), warn=_warn)
             url = stack.enter_context(serving(app.application(), door, Patient))
             _write(place.attempt / ADDRESS, {"url": url, "ready": False})
-        generator = _loaded(plan, job, role, place, tokenizer, vocab)
+        generator = _loaded(plan, job, role, place, tokenizer, vocab, _limit(role, own))
         ready.set()
         if place.is_first:
             _write(place.attempt / ADDRESS, {"url": url, "ready": True})
@@ -119,7 +119,9 @@ def _text(file: str) -> str:
         raise Problem("R005", f"the key file `{file}` cannot be read: {reason}", outside=True) from None
 
 
-def _loaded(plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any, vocab: int) -> Generator:
+def _loaded(
+    plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any, vocab: int, longest: int
+) -> Generator:
     """The model with its weights, ready to generate. Collective."""
     if plan.cluster.device == "cpu":
         from runtime import cpu
@@ -143,7 +145,7 @@ def _loaded(plan: Plan, job: Job, role: Role, place: Place, tokenizer: Any, voca
     beat = (place.stage / "heartbeat").touch
     take_weights(engine, role, place, say=say, alive=beat)
     decode = tokenizer.decode
-    return Generator(engine, role.rows or 64, decode=decode, vocab=vocab)
+    return Generator(engine, role.rows or 64, decode=decode, vocab=vocab, longest=longest)
 
 
 def parallel_stop() -> None:

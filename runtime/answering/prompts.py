@@ -21,10 +21,6 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 
 MOST_ATTRIBUTES = 64
 
-MOST_HEARD = 1 << 28
-"""Numbers that the log-probabilities of one prompt are taken from, tokens times vocabulary: 1 GiB in fp32. It
-goes through the model in one pass, so this is what the ranks need beside their weights.
-"""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ \-]{0,63}")
 
 
@@ -69,11 +65,7 @@ class Prompter:
         return Question(tuple(ids))
 
     def clipped(self, wanted: Wanted) -> Wanted:
-        """What is wanted, as far as the model has positions. BadRequest for what is too long to be heard."""
-        if wanted.heard and len(wanted.prompt) * self.vocab > MOST_HEARD:
-            most = MOST_HEARD // self.vocab
-            message = f"a prompt of {len(wanted.prompt)} tokens is too long to tell its log-probabilities"
-            raise BadRequest(400, f"{message}; the limit is {most} tokens")
+        """What is wanted, as far as the model has positions."""
         room = self.limit - len(wanted.prompt)
         most = min(wanted.max_tokens, room)
         return dataclasses.replace(wanted, max_tokens=most, min_tokens=min(wanted.min_tokens, most))

@@ -63,8 +63,32 @@ def test_no_more_than_a_few_tokens_logits_are_there_at_once_and_they_are_the_dis
     assert found[0, own].tolist() == whole[own].argmax(-1).tolist()
 
 
-def test_a_request_is_told_of_few_tokens_beside_its_own():
-    from runtime.answering import openai
-    from runtime.rows import MOST_TOP
+def test_rows_that_would_tell_too_much_together_do_not_share_a_pass():
+    """One wants the whole vocabulary beside each of its tokens, another a few beside a long prompt."""
+    import torch
 
-    assert openai.MOST_TOP <= MOST_TOP  # what may be asked over HTTP can be told
+    from runtime.cache import Cache
+    from runtime.rows import Request, Rows
+    from runtime.sampling import Sampling
+
+    rows = Rows(0, 4, VOCAB, torch.device("cpu"))
+    greedy = Sampling(max_tokens=4, temperature=0)
+    every = Request(0, [1, 2], greedy, top=VOCAB)
+    long = Request(1, [3] * 900, greedy, top=5, heard=True)
+    assert rows.told_with(long) == (2 + 2 * 5) * 901
+    rows.admit(every, 4, None)
+    assert rows.told_with(long) == (2 + 2 * VOCAB) * 902
+    rows.admit(long, 4, None)
+    rows.line(Cache(1, 4, 1, 8, torch.float32, "cpu", 1000), 0)
+    assert rows.size[0] * rows.size[1] <= (2 + 2 * VOCAB) * 902
+    plain = Request(2, [3], greedy)
+    assert rows.told_with(plain) == (2 + 2 * VOCAB) * 3  # the long prompt is in the cache
+
+
+def test_what_may_be_asked_over_http_can_be_told():
+    from runtime.answering import openai, tutorial
+    from runtime.rows import MOST_TOLD, told
+
+    positions = 1 << 17
+    assert told(openai.MOST_TOP, positions) <= MOST_TOLD
+    assert 2 * tutorial.MOST_NUMBERS + 2 * positions <= MOST_TOLD

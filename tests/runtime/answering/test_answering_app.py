@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.answering import app as apps
-from runtime.answering import prompts, stream
+from runtime.answering import stream
 
 URLS = ("/v1/completions", "/v1/chat/completions", "/generate")
 
@@ -253,24 +253,6 @@ def test_a_key_that_no_client_can_send_is_refused_before_anything_is_loaded(key,
             group.key(own)
         assert found.value.code == "R005"
         assert key not in found.value.message
-
-
-@pytest.mark.parametrize(
-    ("url", "body"),
-    [
-        (URLS[0], {"prompt": "abcde", "echo": True, "logprobs": 1}),
-        (URLS[0], {"prompt": ["a", "abcde"], "echo": True, "logprobs": 1, "stream": True}),
-        (URLS[2], {"sentences": ["abcde"], "compute_logprob": True}),
-    ],
-)
-def test_a_prompt_is_told_in_one_pass_and_so_is_bounded(answering, monkeypatch, url, body):
-    monkeypatch.setattr(prompts, "MOST_HEARD", 4 * 259)
-    response = ask(answering, "POST", url, json=body)
-    assert response.status_code == 400
-    assert "the limit is 4 tokens" in response.json()["error"]["message"]
-    quiet = {name: value for name, value in body.items() if name not in ("logprobs", "compute_logprob")}
-    assert ask(answering, "POST", url, json=quiet).status_code == 200
-    assert len(answering.exchange) == 0
 
 
 def test_what_the_model_refuses_in_a_stream_is_the_clients_fault():
