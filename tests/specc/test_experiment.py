@@ -1,5 +1,6 @@
 """Specs of one stage and of several; all mistakes at once; show is read back."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -92,8 +93,11 @@ def test_the_resolved_spec_holds_the_defaults():
 # --- JSON Schema ----------------------------------------------------------------------------------------
 
 
+of_a_spec = functools.cache(experiment.json_schema)
+
+
 def problems(data, which=None):
-    return list(jsonschema.Draft7Validator(which or experiment.json_schema()).iter_errors(data))
+    return list(jsonschema.Draft7Validator(which or of_a_spec()).iter_errors(data))
 
 
 def test_the_schema_is_a_schema_of_draft_7():
