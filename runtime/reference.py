@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from runtime import manifest, steps
+from runtime import manifest
 from runtime.agreement import told
 from runtime.batch import Batch, Bin, Sample
 from runtime.data.rows import local_path
 from runtime.dealing import by_sample, deal, gathered
 from runtime.frozen import Frozen
 from runtime.problem import Problem
-from runtime.weights import stage_of, take_weights
+from runtime.steps import name_of
+from runtime.weights import step_of, take_weights
 from specc.plan import Role, Weights
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def stored(run: Run, role: Role, views: Sequence[Asked] = ()) -> Stored:
 
     Told to stop, it leaves: the run then ends before its next step and finds the parts that are done.
     """
-    weights = told("R016", "cannot tell the reference's weights", lambda: weights_key(run, role))
+    step = _step(run, role)
+    weights = told("R016", "cannot tell the reference's weights", lambda: weights_key(run, role, step))
     files: dict[str, LogProbs] = {}
     for data in (run.data, run.validation, *views):
         if data is None or data.samples.hash in files:
@@ -245,7 +247,15 @@ def fill(run: Run, files: LogProbs, parts: Sequence[int]) -> None:
         run.say(f"reference: part {count + 1} of {len(parts)}, {len(samples)} texts")
 
 
-def weights_key(run: Run, role: Role) -> dict[str, Any]:
+def _step(run: Run, role: Role) -> Path | None:
+    """The folder of the step that the role's weights are, where they are a checkpoint's. Collective."""
+    if role.model.weights.kind in ("random", "hf"):
+        return None
+    folder, step, _ = step_of(role.model.weights, run.place)
+    return folder / name_of(step)
+
+
+def weights_key(run: Run, role: Role, step: Path | None = None) -> dict[str, Any]:
     """What tells one set of weights from another: where they are from, and what lies there."""
     weights = role.model.weights
     found: dict[str, Any] = {
@@ -255,17 +265,16 @@ def weights_key(run: Run, role: Role) -> dict[str, Any]:
     }
     if weights.kind == "random":
         return found | {"seed": run.plan.seed}
-    return found | {"holds": _contents(weights, run)}
+    return found | {"holds": _contents(weights) if step is None else _held(step)}
 
 
-def _contents(weights: Weights, run: Run) -> list[Any]:
-    """Names and sizes of the files of a folder that is here, or a stage's step with its checksums."""
-    if weights.kind == "hf":
-        folder = local_path(weights.path)
-        files = sorted(folder.glob("*.safetensors")) if folder is not None else []
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    folder = stage_of(weights, run.place) / "checkpoint"
-    step = steps.best_of(folder)
-    step = max(steps.whole(folder), default=0) if step is None else step
-    written = (folder / steps.name_of(step) / manifest.NAME).read_bytes()
-    return [step, hashlib.sha256(written).hexdigest()]
+def _contents(weights: Weights) -> list[Any]:
+    """Names and sizes of the files of a folder that is here."""
+    folder = local_path(weights.path)
+    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _held(step: Path) -> list[Any]:
+    """A step's name, and the checksum of what lists its files with theirs."""
+    return [step.name, hashlib.sha256((step / manifest.NAME).read_bytes()).hexdigest()]

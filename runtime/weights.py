@@ -41,18 +41,25 @@ def take_weights(
 
         import_weights(engine, role, weights.path, engine.parallel, alive, with_head)
         return
-    source, step = stage_of(weights, place) / "checkpoint", None
-    if weights.kind == "checkpoint":
-        source, step = _step_of(Path(weights.path))
-    was_named = step is not None
-    step = checkpoint.chosen(source) if step is None else step
-    if step is None:
-        raise Problem(
-            "R016", f"stage `{weights.stage}` has no checkpoint that holds in `{source}`", outside=True
-        )
-    # what `chosen` gives it has examined; a step that somebody named, nobody has
+    source, step, verified = step_of(weights, place)
     load = checkpoint.load_weights
-    load(source, step, engine, verified=not was_named, with_head=with_head)  # type: ignore[arg-type]
+    load(source, step, engine, verified=verified, with_head=with_head)  # type: ignore[arg-type]
+
+
+def step_of(weights: Weights, place: Place) -> tuple[Path, int, bool]:
+    """The folder of steps that weights of a stage or a checkpoint mean, which step of it, and whether it was
+    examined: what `chosen` gives it has; a step that somebody named, nobody has. Collective. R016.
+    """
+    folder, step = stage_of(weights, place) / "checkpoint", None
+    if weights.kind == "checkpoint":
+        folder, step = _step_of(Path(weights.path))
+    if step is not None:
+        return folder, step, False
+    step = checkpoint.chosen(folder)
+    if step is None:
+        message = f"stage `{weights.stage}` has no checkpoint that holds in `{folder}`"
+        raise Problem("R016", message, outside=True)
+    return folder, step, True
 
 
 def _step_of(path: Path) -> tuple[Path, int | None]:

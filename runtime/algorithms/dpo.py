@@ -26,7 +26,7 @@ Left out: labels that are wrong with some probability, and other divergences.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.batch import Batch, Bin, data_hash
-from runtime.data.stream import Stream
 from runtime.problem import Problem
-from runtime.reference import reference_of
+from runtime.reference import Asked, Reference, reference_of
 from runtime.tensors import text_sums
 
 if TYPE_CHECKING:
     from runtime.run import Run
+
+Share = Callable[[Tensor, Batch], tuple[Tensor, dict[str, Tensor]]]
+"""Of a loss: what a microbatch adds to it, and to what is logged."""
 
 MEASURED_AT_ONCE = 16
 """Batches of the validation set for which the reference is asked in one go."""
@@ -244,18 +246,25 @@ def evaluate(run: Run) -> dict[str, float]:
     assert run.validation is not None
     settings = run.program_settings(Settings)
     share = partial(loss, settings=settings, denominator=1.0)
-    totals: dict[str, float] = {}
-    for asked in chunks(run.validation):
-        for microbatches in run.reference.answered(run, asked):
-            for name, value in run.model.evaluate(microbatches, share).items():
-                totals[name] = totals.get(name, 0.0) + value
-        run.alive()
+    totals = summed(run, answered(run, run.reference, run.validation, run.validation.batches()), share)
     found = means(totals | {"loss": totals["loss"] / max(totals["pairs"], 1.0)})
     return {f"validation_{name}": value for name, value in found.items()}
 
 
-def chunks(data: Stream) -> Iterable[Sequence[tuple[Stream, list[Bin]]]]:
-    """All batches of a data set, some at a time, as a reference is asked about them."""
-    asked = [(data, bins) for bins in data.batches()]
+def answered(
+    run: Run, reference: Reference, data: Asked, batches: Iterable[list[Bin]]
+) -> Iterator[Sequence[Batch]]:
+    """This rank's microbatches of each of a data set's batches; a reference is asked about some at a time."""
+    asked = [(data, bins) for bins in batches]
     for first in range(0, len(asked), MEASURED_AT_ONCE):
-        yield asked[first : first + MEASURED_AT_ONCE]
+        yield from reference.answered(run, asked[first : first + MEASURED_AT_ONCE])
+
+
+def summed(run: Run, batches: Iterable[Sequence[Batch]], share: Share) -> dict[str, float]:
+    """What `share` says of this rank's microbatches of each batch, added up over batches and ranks."""
+    totals: dict[str, float] = {}
+    for microbatches in batches:
+        for name, value in run.model.evaluate(microbatches, share).items():
+            totals[name] = totals.get(name, 0.0) + value
+        run.alive()
+    return totals

@@ -8,8 +8,10 @@ With the log-ratio to the reference r = log pi(y | x) - log ref(y | x), summed o
 
 z estimates how far the policy is from the reference. Its pairs are those of the whole global batch, the last
 prompt with the first response, over all ranks, so it depends neither on the layout nor on the size of a
-microbatch (NeMo-Aligner pairs within a microbatch; of one row that is the row itself). A mismatched response
-is cut where prompt and response together are too long.
+microbatch (NeMo-Aligner and TRL pair within a microbatch; one row would be its own, which TRL refuses). A row
+that a batch holds twice, as at an epoch's end, meets the next other one. Of a validation set the pairs go on
+over its batches, so the size of these does not matter and a last row that is alone in one meets the first of
+all; of a set of one row z is 0. A mismatched response is cut where both together are too long.
 
 The rewards that are logged are beta r. `acc` is the share of rows on the right side of z.
 """
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.algorithms.dpo import MEASURED_AT_ONCE, rewards_of, tokens
+from runtime.algorithms.dpo import answered, rewards_of, summed, tokens
 from runtime.batch import Batch, Bin, Sample, data_hash
 from runtime.data.stream import Stream
 from runtime.packing import packed_bins
@@ -51,11 +53,14 @@ def kto(
     return weight * (1 - torch.sigmoid(beta * gain))
 
 
-def mismatched(samples: Sequence[Sample], longest: int) -> list[Sample]:
-    """Prompt k with response k + 1, the last one with the first, within so many tokens."""
+def mismatched(samples: Sequence[Sample], longest: int, after: Sample | None = None) -> list[Sample]:
+    """Prompt k with response k + 1, the last one with that of `after`, or else of the first, within so many
+    tokens; never a row with itself where there is another.
+    """
     found = []
     for k, sample in enumerate(samples):
-        other = samples[(k + 1) % len(samples)]
+        following = [*samples[k + 1 :], *([after] if after else samples[:k])]
+        other = next((each for each in following if each.id != sample.id), sample)
         prompt, response = sample.tokens[: begin(sample)], other.tokens[begin(other) :]
         response = response[: max(longest - len(prompt), 1)]
         whole = [*prompt, *response]
@@ -70,13 +75,15 @@ def begin(sample: Sample) -> int:
 
 class Mismatched:
     """The mismatched texts of all batches of a run, one after another, as a data set of their own: `count`
-    batches, each of what `batch` gives.
+    batches, each of what `batch` gives, and apart from the others unless they `go_on` into one another.
     """
 
     group = 1
 
-    def __init__(self, data: Stream, count: int, batch: Callable[[int], Sequence[Bin]]) -> None:
-        self.data, self.count, self.batch = data, count, batch
+    def __init__(
+        self, data: Stream, count: int, batch: Callable[[int], Sequence[Bin]], go_on: bool = False
+    ) -> None:
+        self.data, self.count, self.batch, self.go_on = data, count, batch, go_on
 
     def bins(self, number: int) -> list[Bin]:
         """The bins of one batch."""
@@ -99,7 +106,10 @@ class Mismatched:
     @cached_property
     def hash(self) -> str:
         order = [sample.id for number in range(self.count) for line in self.batch(number) for sample in line]
-        return f"{self.data.samples.hash} mismatched {zlib.crc32(np.asarray(order, '<i8').tobytes()):08x}"
+        way = "throughout" if self.go_on else "by batches"
+        return (
+            f"{self.data.samples.hash} mismatched {way} {zlib.crc32(np.asarray(order, '<i8').tobytes()):08x}"
+        )
 
     def index(self, id: int) -> int:
         """Samples are numbered without gaps."""
@@ -119,8 +129,11 @@ class Mismatched:
         return np.cumsum(lengths, dtype=np.int64)
 
     def _of(self, number: int) -> list[Sample]:
-        samples = sorted((s for line in self.batch(number) for s in line), key=lambda sample: sample.id)
-        return mismatched(samples, self.data.seq_length)
+        after = self._rows_of((number + 1) % self.count)[0] if self.go_on else None
+        return mismatched(self._rows_of(number), self.data.seq_length, after)
+
+    def _rows_of(self, number: int) -> list[Sample]:
+        return sorted((s for line in self.batch(number) for s in line), key=lambda sample: sample.id)
 
 
 # ── the step ─────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +163,7 @@ def opening(run: Run) -> None:
     views = [apart]
     if run.validation is not None:
         batches = list(run.validation.batches())
-        apart_validation = Mismatched(run.validation, len(batches), batches.__getitem__)
+        apart_validation = Mismatched(run.validation, len(batches), batches.__getitem__, go_on=True)
         views.append(apart_validation)
     run.reference = Beside(reference_of(run, views), apart, apart_validation)
 
@@ -255,21 +268,9 @@ def evaluate(run: Run) -> dict[str, float]:
     settings, apart = run.program_settings(Settings), run.reference.apart_validation
     batches = list(run.validation.batches())
     count = sum(map(rows, batches))
-    others = [apart.bins(number) for number in range(len(batches))]
-    z = max(_summed(run, apart, others, distance)["loss"] / count, 0.0)
+    others, beside = map(apart.bins, range(len(batches))), run.reference.reference
+    far = summed(run, answered(run, beside, apart, others), distance)["loss"] / count
+    z = max(far, 0.0) if count > 1 else 0.0  # one row would only meet itself
     share = partial(loss, settings=settings, z=z, denominator=count)
-    found = means(_summed(run, run.validation, batches, share)) | {"z": z}
+    found = means(summed(run, answered(run, beside, run.validation, batches), share)) | {"z": z}
     return {f"validation_{name}": value for name, value in found.items()}
-
-
-def _summed(run: Run, data: Any, batches: Sequence[list[Bin]], share: Any) -> dict[str, float]:
-    """Sums of `share` over all batches."""
-    totals: dict[str, float] = {}
-    asked = [(data, bins) for bins in batches]
-    for first in range(0, len(asked), MEASURED_AT_ONCE):
-        some = asked[first : first + MEASURED_AT_ONCE]
-        for microbatches in run.reference.reference.answered(run, some):
-            for name, value in run.model.evaluate(microbatches, share).items():
-                totals[name] = totals.get(name, 0.0) + value
-        run.alive()
-    return totals

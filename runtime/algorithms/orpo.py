@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.algorithms.dpo import compared, compared_means, pairs, tokens
+from runtime.algorithms.dpo import compared, compared_means, pairs, summed, tokens
 from runtime.batch import Batch, data_hash
 from runtime.tensors import text_sums
 
@@ -88,10 +88,6 @@ def evaluate(run: Run) -> dict[str, float]:
     """The same over all pairs of the validation set."""
     assert run.validation is not None
     share = partial(loss, settings=run.program_settings(Settings), denominator=1.0)
-    totals: dict[str, float] = {}
-    for bins in run.validation.batches():
-        for name, value in run.model.evaluate(run.dealt(bins), share).items():
-            totals[name] = totals.get(name, 0.0) + value
-        run.alive()
+    totals = summed(run, map(run.dealt, run.validation.batches()), share)
     found = means(totals | {"loss": totals["loss"] / max(totals["pairs"], 1.0)})
     return {f"validation_{name}": value for name, value in found.items()}

@@ -65,6 +65,12 @@ def test_a_mismatched_response_is_cut_but_never_to_nothing():
     assert list(one.tokens) == [100, 101, 102, 103, 104, 201]
 
 
+def test_a_row_that_a_batch_holds_twice_meets_another_one():
+    one, other = sample(1, 2, 1), sample(2, 1, 2)
+    found = mismatched([one, one, other], longest=9)
+    assert [list(s.tokens) for s in found] == [[100, 101, 201, 202], [100, 101, 201, 202], [200, 102]]
+
+
 class Texts(list):
     group, hash = 1, "texts"
 
@@ -85,6 +91,50 @@ def test_mismatched_texts_are_a_data_set_of_their_own_in_the_order_of_the_steps(
     other = Stream(samples, global_batch=4, seq_length=12, seed=2, shuffle=True, packing=packing)
     assert Mismatched(other, 5, other.bins).hash != view.hash
 
+
+def validation(rows, global_batch):
+    samples = Texts([sample(i, 1 + i % 3, 1 + i % 4) for i in range(rows)])
+    return Stream(samples, global_batch=global_batch, seq_length=12, seed=1, shuffle=False, packing=False)
+
+
+def throughout(data):
+    batches = list(data.batches())
+    return Mismatched(data, len(batches), batches.__getitem__, go_on=True)
+
+
+def test_of_a_validation_set_the_pairs_go_on_over_its_batches():
+    """Nine rows in batches of four: the last one is alone, and meets the first."""
+    own = [sample(i, 1 + i % 3, 1 + i % 4) for i in range(9)]
+    wanted = [
+        [*s.tokens[: kto.begin(s)], *o.tokens[kto.begin(o) :]]
+        for s, o in zip(own, own[1:] + own[:1], strict=True)
+    ]
+    for size in (4, 3, 2, 9, 20):
+        view = throughout(validation(9, size))
+        texts = [one for number in range(view.count) for line in view.bins(number) for one in line]
+        assert [list(one.tokens) for one in texts] == wanted, size
+        assert [list(view[one.id].tokens) for one in texts] == wanted
+
+
+@pytest.mark.parametrize(("rows", "z"), [(1, 0.0), (2, 3.5), (3, 14 / 3)])
+def test_a_validation_set_of_one_row_has_no_distance_to_estimate(rows, z):
+    """Each batch of two is said to be 7 away from the reference in all."""
+    data = validation(rows, 2)
+    model = types.SimpleNamespace(evaluate=lambda batches, share: collections.defaultdict(float, SUMS))
+    asked = types.SimpleNamespace(answered=lambda run, some: [bins for _, bins in some])
+    beside = kto.Beside(asked, None, throughout(data))
+    settings = lambda form: Settings()  # noqa: E731
+    run = types.SimpleNamespace(
+        validation=data, reference=beside, model=model, program_settings=settings, alive=lambda: None
+    )
+    assert kto.evaluate(run)["validation_z"] == pytest.approx(z)
+
+
+SUMS = {
+    "loss": 7.0,
+    **dict.fromkeys(("texts", "liked", "right", "chosen", "rejected", "squares"), 1.0),
+    **dict.fromkeys(("chosen_tokens", "rejected_tokens", "moved"), 1.0),
+}
 
 # ── a microbatch ─────────────────────────────────────────────────────────────────────────────────
 
