@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from specc.planner.shapes import balanced, kv_bytes_per_token, parameters
 GIB = 2**30
 MOST_ROWS, FEW_ROWS, SHORT = 64, 8, 4096
 """Answers at once at most; below so many the length is cut before the rows, though not below so much."""
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 FULL = 0.9
 """Share of a GPU that weights may take; the rest is for what is said."""
@@ -80,8 +83,8 @@ def plan_of(checkpoint: str, wishes: Wishes, gpus: Sequence[Gpu] = ()) -> plan.P
         message = f"`{checkpoint}` is a reward model: it gives numbers and cannot answer"
         raise Refused("R060", f"{message}; serve the model that it judges")
     _check_tokenizer(model.tokenizer)
-    card = hardware.gpu(gpus[0].name) if gpus else None
-    alike = [gpu for gpu in gpus if gpu.name == gpus[0].name]
+    alike, environment = of_one_kind(gpus)
+    card = hardware.gpu(alike[0].name) if alike else None
     cuda = card is not None
     free = min(gpu.memory_gib for gpu in alike) if cuda else machine.free_gib()
     precision = wishes.precision or (precision or "bf16" if cuda else "fp32")
@@ -103,6 +106,7 @@ def plan_of(checkpoint: str, wishes: Wishes, gpus: Sequence[Gpu] = ()) -> plan.P
     job = plan.Job(
         name="answer", stage="answer", nodes=1, depends_on=(), roles=(role,),
         settings={plan.ANSWER: own}, data={}, heartbeat_seconds=1800, hash="answer",
+        env=environment,
     )  # fmt: skip
     cluster = plan.Cluster(
         "local-gpu" if cuda else "local-cpu", "none", card.name if card else "cpu", layout.world_size,
@@ -264,6 +268,25 @@ def _maybe_json(file: Path) -> dict[str, Any]:
 
 
 # --- where it runs ---------------------------------------------------------------------------------
+
+
+def of_one_kind(gpus: Sequence[Gpu]) -> tuple[list[Gpu], dict[str, str]]:
+    """The GPUs of the kind that has the most memory in all, and the environment in which processes see those
+    alone: a model is cut into even parts. `gpus` stand in the driver's order, by bus. Refused.
+    """
+    kinds: dict[str, list[int]] = {}
+    for i, gpu in enumerate(gpus):
+        if hardware.gpu(gpu.name) is not None:
+            kinds.setdefault(gpu.name, []).append(i)
+    if not kinds or len({gpu.name for gpu in gpus}) == 1:
+        return list(gpus), {}
+    if os.environ.get(VISIBLE) is not None:  # somebody chose, by another order perhaps
+        shown = " and ".join(f"{gpu.name}" for gpu in dict.fromkeys(gpus))
+        message = f"{VISIBLE} names GPUs of different kinds, {shown}"
+        raise Refused("R004", f"{message}; name those of one kind, or unset it", outside=True)
+    best = max(kinds.values(), key=lambda places: sum(gpus[i].memory_gib for i in places))
+    names = ",".join(map(str, best))
+    return [gpus[i] for i in best], {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: names}
 
 
 def _layout(shape: plan.Shape, wishes: Wishes, gpus: int, free_gib: float, bytes_each: int) -> plan.Layout:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,17 @@ KEY = "SPECC_API_KEY"
 def serve(options: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code says how it ended."""
     gc.enable()  # unlike most commands, this one may live for days
+    gpus = machine.gpus()
     try:
-        plan = serving.plan_of(options.checkpoint, wishes_of(options), machine.gpus())
+        plan = serving.plan_of(options.checkpoint, wishes_of(options), gpus)
     except serving.Refused as refused:
         verbs.talk(str(refused))
         return OUTSIDE if refused.outside else PROBLEMS
     if missing := launch.missing_packages(NEEDED):
         raise Outside(f"serving needs {', '.join(missing)}, not installed here; pip install 'specc[runtime]'")
     _warn_of_strangers(options)
+    for line in left_out(plan, gpus):
+        verbs.talk(line)
     verbs.talk(_about(plan))
     folder = Path(tempfile.mkdtemp(prefix="specc-serve-"))
     ended = _served(plan, folder)
@@ -85,6 +88,18 @@ def _warn_of_strangers(options: argparse.Namespace) -> None:
     if not has_key:
         said += f", and everybody may ask; set {KEY} or --api-key-file to let in only who knows the key"
     verbs.talk(f"warning: {said}; what is said is not encrypted")
+
+
+def left_out(plan: Plan, gpus: Sequence[machine.Gpu]) -> list[str]:
+    """What there is to say of GPUs that are not used."""
+    if gpus and plan.cluster.device == "cpu":
+        kinds = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
+        return [f"warning: this machine's GPU, {kinds}, is not in the catalog, so the CPU is used"]
+    if places := plan.jobs[0].env.get(serving.VISIBLE):
+        used = {int(place) for place in places.split(",")}
+        others = ", ".join(gpu.name for i, gpu in enumerate(gpus) if i not in used)
+        return [f"note: the GPUs differ, and one model runs on one kind; left out: {others}"]
+    return []
 
 
 def _about(plan: Plan) -> str:

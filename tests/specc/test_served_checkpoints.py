@@ -6,6 +6,7 @@ import json
 import pytest
 
 from specc import models, serving
+from specc.cli import serving as serving_command
 from specc.machine import Gpu
 from specc.plan import from_json, to_json
 from specc.serving import Refused, Wishes
@@ -238,3 +239,47 @@ def test_a_feed_forward_that_does_not_divide_is_refused(tmp_path):
 def test_more_gpus_than_there_are_are_refused(tmp_path):
     with pytest.raises(Refused, match="has 1"):
         planned(hugging_face(tmp_path / "tiny"), [H200], gpus=2)
+
+
+SMALL, STRANGE = Gpu("NVIDIA A100-SXM4-40GB", 39.5), Gpu("Banana 9", 8.0)
+
+
+@pytest.mark.parametrize(
+    ("cards", "places", "gpu"),
+    [
+        ([SMALL, H200, H200], "1,2", "h200"),
+        ([H200, SMALL, SMALL, STRANGE], "0", "h200"),
+        ([STRANGE, SMALL, SMALL], "1,2", "a100-40gb"),
+        ([H200, H200], None, "h200"),
+    ],
+)
+def test_where_gpus_differ_those_of_one_kind_are_used_and_no_process_sees_another(
+    tmp_path, monkeypatch, cards, places, gpu
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    plan, _, _ = planned(hugging_face(tmp_path / "tiny"), cards)
+    assert plan.cluster.gpu == gpu
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": places}
+    assert plan.jobs[0].env == (order if places else {})
+    said = serving_command.left_out(plan, cards)
+    assert len(said) == bool(places)
+    assert all("left out: " in line for line in said)
+
+
+def test_no_more_of_a_kind_are_given_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(Refused, match="this machine has 2$"):
+        planned(hugging_face(tmp_path / "tiny"), [SMALL, H200, H200], gpus=3)
+
+
+def test_gpus_that_somebody_chose_from_several_kinds_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(Refused, match="different kinds, NVIDIA H200 and NVIDIA A100") as refused:
+        planned(hugging_face(tmp_path / "tiny"), [H200, SMALL])
+    assert (refused.value.code, refused.value.outside) == ("R004", True)
+
+
+def test_a_gpu_that_nobody_knows_is_said(tmp_path):
+    plan, _, _ = planned(hugging_face(tmp_path / "tiny"), [STRANGE])
+    assert plan.cluster.device == "cpu"
+    assert "Banana 9" in serving_command.left_out(plan, [STRANGE])[0]
