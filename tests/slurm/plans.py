@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from specc.plan import Job, Layout, Model, Role, Shape, Weights
+from specc.plan import ANSWER, Job, Layout, Model, Role, Shape, Weights
 
 
 def job(
@@ -21,6 +21,13 @@ def job(
         stage, stage, nodes, after, (role,), settings, {}, hash=f"hash-of-{stage}", env=env,
         heartbeat_seconds=heartbeat, time_seconds=settings.pop("time_seconds", 3600),
     )  # fmt: skip
+
+
+def answering(stage: str = "served", **settings: Any) -> Job:
+    """A job that serves until it is told to stop."""
+    made = job(stage, **settings)
+    [role] = made.roles
+    return replace(made, roles=(replace(role, program=ANSWER, trains=False),))
 
 
 PROFILE = """

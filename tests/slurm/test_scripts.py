@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cluster import until
-from plans import job
+from plans import answering, job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 
@@ -87,6 +87,19 @@ def test_a_person_s_stop_file_saves_and_ends_without_starting_the_next_job(submi
     (run.run / "first" / "stop").touch()
     assert run.states() == ["FAILED", "CANCELLED"]
     assert "stopped by request; submit again to continue" in run.log("first")
+
+
+def test_a_job_that_serves_is_queued_again_and_ends_well_when_somebody_stops_it(submit, slurm):
+    run = submit(answering(steps=4000))
+    stage = run.run / "served"
+    until(lambda: len([*stage.glob("attempts/*/who-0.json")]) == 1, "it serves", 60)
+    slurm.run("scancel", "--signal=TERM", run.ids[0])  # as when it is preempted
+    until(lambda: len([*stage.glob("attempts/*/who-0.json")]) == 2, "it serves again", 90)
+    assert (stage / "attempts" / "restarts").read_text() == f"{run.ids[0]} 1\n"  # it served once
+    (stage / "stop").touch()
+    assert run.states() == ["COMPLETED"]
+    assert "stopped by request; submit again to serve again" in run.log("served")
+    assert not (stage / "output.json").exists()
 
 
 def test_a_step_without_a_sign_of_life_is_ended_and_started_again(submit):

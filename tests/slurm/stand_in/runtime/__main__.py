@@ -75,7 +75,11 @@ for step in range(last_saved() + 1, settings["steps"] + 1):
             (stage / "hung").touch()
         time.sleep(600)
     if told or (stage / "stop").exists():
-        save(step)
+        if job["roles"][0]["program"] == "answer":
+            with open(stage / "served.jsonl", "a") as served:
+                served.write("{}\n")
+        else:
+            save(step)
         print(f"rank {rank} stops at step {step} ({told or 'stop file'})", flush=True)
         sys.exit(0)
     if settings["save_every"] and step % settings["save_every"] == 0:
