@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from torch import Tensor
 
 from runtime import lean
@@ -49,8 +47,7 @@ class Decoder:
                 chunk.eval()
                 for module in chunk.modules():
                     _without_sequence_parallelism(module, undo)
-                    if isinstance(module, ColumnParallelLinear | RowParallelLinear):
-                        _alone(module, undo)
+                    lean.alone(module, undo)
                 for layer in _layers(chunk):
                     _replace(undo, layer.self_attention, "core_attention", self._attention(layer_number))
                     layer_number += 1
@@ -110,22 +107,6 @@ def _rotary(chunk: Any, positions_n: Tensor) -> Tensor | None:
 def _replace(undo: contextlib.ExitStack, owner: Any, name: str, value: Any) -> None:
     undo.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
-
-
-def _alone(layer: Any, undo: contextlib.ExitStack) -> None:
-    """A product that no other rank has a part of, without Megatron's four autograd functions around it.
-
-    For a token a row they take as long as the product.
-    """
-    if layer.tp_group.size() > 1:
-        return
-
-    def forward(x: Tensor, weight: Tensor | None = None, **unused: Any) -> tuple[Tensor, Tensor | None]:
-        added, beside = (None, layer.bias) if layer.skip_bias_add else (layer.bias, None)
-        return F.linear(x, layer.weight if weight is None else weight, added), beside
-
-    undo.callback(delattr, layer, "forward")
-    layer.forward = forward
 
 
 def _without_sequence_parallelism(module: Any, undo: contextlib.ExitStack) -> None:

@@ -40,6 +40,7 @@ LAYERS = (
 
 KNOWS_MEGATRON = (
     *("engine", "model", "recompute", "parallel", "norm", "attention", "feed_forward", "cpu", "hf"),
+    *("wanted", "lean"),  # what of a line reaches the vocabulary, and a layer for a few tokens
     *("checkpoint", "torch_dist", "optimizer_state", "gathering", "rng"),  # one face and its three parts
 )
 
