@@ -55,12 +55,13 @@ def _added(change: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
     return hidden + (change if bias is None else change + bias)
 
 
-def alone(layer: Any, undo: contextlib.ExitStack) -> None:
+def alone(module: Any, undo: contextlib.ExitStack) -> None:
     """Where no other rank has a part of a product: it, without Megatron's four autograd functions around it.
 
     For a token a row they take as long as the product.
     """
-    if not isinstance(layer, ColumnParallelLinear | RowParallelLinear) or layer.tp_group.size() > 1:
+    layer: Any = module if isinstance(module, ColumnParallelLinear | RowParallelLinear) else None
+    if layer is None or layer.tp_group.size() > 1:
         return
 
     def forward(x: Tensor, weight: Tensor | None = None, **unused: Any) -> tuple[Tensor, Tensor | None]:
