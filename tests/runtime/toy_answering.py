@@ -38,16 +38,18 @@ LLAMA: dict[str, Any] = {
 }
 
 
-def folder(path: Path, seed: int = 0) -> Path:
-    """A random Llama of bytes in Hugging Face's form, made without torch."""
+def folder(path: Path, seed: int = 0, **sizes: int) -> Path:
+    """A random Llama of bytes in Hugging Face's form, made without torch; `sizes` are other numbers of its
+    config.json."""
     from safetensors.numpy import save_file
 
     from runtime.tokenizer import ByteTokenizer
 
     draw = np.random.default_rng(seed)
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(LLAMA))
-    save_file({name: _drawn(draw, size) for name, size in _tensors()}, path / "model.safetensors")
+    config = LLAMA | sizes
+    (path / "config.json").write_text(json.dumps(config))
+    save_file({name: _drawn(draw, size) for name, size in _tensors(config)}, path / "model.safetensors")
     ByteTokenizer().save(path)
     return path
 
@@ -56,10 +58,11 @@ def _drawn(draw: Any, size: tuple[int, ...]) -> Any:
     return np.ones(size, np.float32) if len(size) == 1 else draw.normal(0, 0.1, size).astype(np.float32)
 
 
-def _tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
-    vocab, hidden, ffn, keys = 259, 64, 96, 32
+def _tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    vocab, hidden, ffn = 259, config["hidden_size"], config["intermediate_size"]
+    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
     yield "model.embed_tokens.weight", (vocab, hidden)
-    for i in range(LLAMA["num_hidden_layers"]):
+    for i in range(config["num_hidden_layers"]):
         sizes = {"q_proj": (hidden, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
         own = {f"self_attn.{name}": size for name, size in sizes.items()}
         own |= {"self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (ffn, hidden)}
