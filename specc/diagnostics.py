@@ -118,8 +118,9 @@ def span_of(diagnostic: Diagnostic, source: Source | None) -> Span | None:
 
 
 def parent(path: str) -> str:
-    """The path of the section or list that holds `path`; empty at the top."""
-    return re.sub(r"(\.|^)[^.\[\]]*$|\[\d+\]$", "", path)
+    """The path of the section or list that holds `path`; empty at the top, and of what is no path."""
+    shorter = re.sub(r"(\.|^)[^.\[\]]*$|\[[^\[\]]*\]$", "", path)
+    return shorter if len(shorter) < len(path) else ""
 
 
 # --- as text -----------------------------------------------------------------------------------------

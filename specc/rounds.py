@@ -29,7 +29,7 @@ from specc.spec.planning import Planning
 from specc.spec.roles import Placed, Scorer
 from specc.spec.section import Section, cosmetic, maths, placement
 from specc.spec.train import Train
-from specc.spec.units import Environment, Time
+from specc.spec.units import Environment, Time, conflict
 
 
 class Policy(Placed):
@@ -39,6 +39,32 @@ class Policy(Placed):
     """Model to start from, as a rule one that was fine-tuned."""
 
 
+class Reward(Scorer):
+    """What scores an answer: a model, or a function."""
+
+    standardise: Literal[True, False, "rows"] = maths(False)  # type: ignore[assignment]  # a round has rows
+    """Take the mean out of scores and divide them by their deviation: `true` for both as measured when the
+    reward model was validated, `rows` for those of all rows that are scored in the same round."""
+
+    @property
+    def of_models(self) -> tuple[str, ...]:
+        """What only a model has: the scores of a round may be a function's."""
+        return tuple(key for key in super().of_models if key != "standardise" or not self.by_rows)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether mean and deviation are those of the round's rows."""
+        return self.standardise == "rows"
+
+    @model_validator(mode="after")
+    def _rows_are_measured(self) -> Reward:
+        key = "mean" if self.mean is not None else "std" if self.std is not None else ""
+        if self.by_rows and key:
+            message = f"`{key}` is given, and `standardise: rows` measures it in each round"
+            raise conflict(message, key, f"remove `{key}`, or use standardise: true")
+        return self
+
+
 class Roles(Section):
     """The two models. Only one is loaded at a time."""
 
@@ -46,7 +72,7 @@ class Roles(Section):
     """The model that answers and learns; its layout is that of its training, for answers the fastest is
     taken."""
 
-    reward: Scorer = maths()
+    reward: Reward = maths()
     """What scores an answer: a model, or a function."""
 
 
@@ -187,7 +213,7 @@ class _Round:
             gpus=actor.gpus,
             **self.asking,
         )
-        return lower_as(own, self.part("generate"), _at("roles.actor."))
+        return lower_as(own, self.part("generate"), at_role("actor"))
 
     def mix(self) -> list[Stage]:
         """Answers and other rows, where there are others."""
@@ -200,7 +226,8 @@ class _Round:
 
     def score(self) -> Stage:
         spec, reward = self.spec, self.spec.roles.reward
-        by = Standardise(by="model" if reward.standardise else None, mean=reward.mean, std=reward.std)
+        way = "rows" if reward.by_rows else "model" if reward.standardise else None
+        by = Standardise(by=way, mean=reward.mean, std=reward.std)
         said = {key: getattr(spec.score, key) for key in Scoring.model_fields}
         more = {key: getattr(reward, key) for key in ("attributes", "merge", "clip")}
         if reward.micro_batch:
@@ -216,10 +243,7 @@ class _Round:
             parallel=reward.parallel,
             **self.asking,
         )
-        where = _at("roles.reward.")
-        if reward.micro_batch:
-            where["score.micro_batch"] = "roles.reward.micro_batch"
-        return lower_as(own, self.part("score"), where)
+        return lower_as(own, self.part("score"), at_role("reward", reward, "score"))
 
     @property
     def scored(self) -> str:
@@ -250,10 +274,7 @@ class _Round:
             export=spec.export,
             **self.asking,
         )
-        where = _at("roles.actor.")
-        if actor.micro_batch:
-            where["train.micro_batch"] = "roles.actor.micro_batch"
-        stage = lower_as(own, self.part("train"), where)
+        stage = lower_as(own, self.part("train"), at_role("actor", actor))
         return dataclasses.replace(stage, discards=self.discards())
 
     def discards(self) -> tuple[str, ...]:
@@ -265,9 +286,12 @@ class _Round:
         return tuple(self.part(kind, back) for kind in kinds)
 
 
-def _at(role: str) -> dict[str, str]:
-    """Where the spec says what a single-role algorithm says at the top."""
-    return {key: f"{role}{key}" for key in ("model", "nodes", "gpus", "parallel", "function")}
+def at_role(name: str, role: Placed | None = None, section: str = "train") -> dict[str, str]:
+    """Where the spec says what an algorithm of one role says at the top, and the micro batch of a section."""
+    where = {key: f"roles.{name}.{key}" for key in ("model", "nodes", "gpus", "parallel", "function")}
+    if role is not None and role.micro_batch:
+        where[f"{section}.micro_batch"] = f"roles.{name}.micro_batch"
+    return where
 
 
 def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,6 +302,6 @@ def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
         found["prompts_per_round"] = min(stage["prompts_per_round"], 4)
     found |= {f"score.{key}": value for key, value in score.few(stage["score"]).items()}
     source = reward.get("model", {}).get("from") if isinstance(reward.get("model"), Mapping) else None
-    if reward.get("standardise") and not isinstance(source, str):
+    if reward.get("standardise") is True and not isinstance(source, str):
         found |= {"roles.reward.mean": 0.0, "roles.reward.std": 1.0}
     return found

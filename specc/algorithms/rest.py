@@ -1,7 +1,8 @@
 """Reinforced self-training: the policy learns those of its answers whose reward lies above a threshold.
 
 What goes out are the stages of `specc.rounds`, with `above` as what selects. A threshold means the more the
-better rewards are standardised: `roles.reward.standardise`. Paper: arXiv:2308.08998.
+better rewards are standardised: `roles.reward.standardise`, by the reward model's or the round's own mean and
+deviation. Paper: arXiv:2308.08998.
 """
 
 from __future__ import annotations

@@ -191,17 +191,11 @@ class Spec(TrainingSpec):
     def _has_room(self) -> Spec:
         check_whole_texts(self)
         length, longest = self.train.seq_length, self.longest
+        self.generate.check_room(length)
         if longest >= length:
-            judged = self.generate.max_tokens < longest
-            key = "self_rewarding.judge.max_tokens" if judged else "generate.max_tokens"
-            what = "judgements" if judged else "responses"
-            message = f"{what} of max_tokens {longest} leave no prompt in seq_length {length}"
-            raise conflict(message, key, f"use max_tokens: {max(1, length // 2)}")
-        if (self.generate.max_prompt_tokens or 0) > length - self.generate.max_tokens:
-            message = f"max_prompt_tokens {self.generate.max_prompt_tokens} + max_tokens"
-            message += f" {self.generate.max_tokens} exceed seq_length {length}"
-            help = f"use max_prompt_tokens: {length - self.generate.max_tokens} or less"
-            raise conflict(message, "generate.max_prompt_tokens", help)
+            message = f"judgements of max_tokens {longest} leave no prompt in seq_length {length}"
+            help = f"use max_tokens: {max(1, length // 2)}"
+            raise conflict(message, "self_rewarding.judge.max_tokens", help)
         if self.train.packing:
             message = "pairs are balanced over GPUs by their tokens, not packed into rows of seq_length"
             raise conflict(message, "train.packing", "remove `packing`")

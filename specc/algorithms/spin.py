@@ -2,7 +2,8 @@
 
 Iteration k of a section NAME becomes two stages: NAME-k-generate answers the prompts of the data with the
 policy of the iteration before, and NAME-k-train learns by dpo that the row's own answer is better than that
-one, beside the policy it starts from. More iterations leave those before them as they are.
+one, beside the policy it starts from. Validation rows are answered too, by NAME-k-generate-validation. More
+iterations leave those before them as they are.
 
 Defaults are NeMo-Aligner's (beta 0.2, 3 iterations). There the mask of a response is shifted by a token; here
 it is the response's tokens and its end.
@@ -66,6 +67,10 @@ class SpinData(Section):
     train: Dataset = maths()
     """Prompts with answers, as for fine-tuning."""
 
+    validation: Dataset | None = maths(None)
+    """Such rows on which loss and accuracy are measured, against answers that the policy gives to them before
+    each iteration, and the best checkpoint of each chosen to go on with; left out, no validation."""
+
 
 class Spec(ReferenceSpec):
     """Self-play fine-tuning."""
@@ -74,7 +79,7 @@ class Spec(ReferenceSpec):
     """`spin`."""
 
     data: SpinData = maths()  # type: ignore[assignment]  # the worse answers are generated
-    """Rows to learn from."""
+    """Rows to learn from, and rows to validate on."""
 
     generate: Generate = maths(Generate())
     """How answers are sampled."""
@@ -91,21 +96,22 @@ class Spec(ReferenceSpec):
             message = "answers are learnt behind the prompts that they were given to, begin token and all"
             said = str(self.spin.add_bos).lower()
             raise conflict(message, "generate.add_bos", f"use add_bos: {said} as in `spin`, or change both")
-        if self.generate.max_tokens >= self.train.seq_length:
-            message = (
-                f"answers of {self.generate.max_tokens} tokens leave no room for a prompt in rows of "
-                f"{self.train.seq_length}"
-            )
-            raise conflict(message, "generate.max_tokens", "use fewer, or a longer train.seq_length")
+        self.generate.check_room(self.train.seq_length)
         return self
+
+    @property
+    def sets(self) -> dict[str, Dataset]:
+        """The rows to answer, by the end of their stage's name."""
+        found = {"generate": self.data.train, "generate-validation": self.data.validation}
+        return {end: rows for end, rows in found.items() if rows is not None}
 
 
 def lower(spec: Spec, name: str) -> list[Stage]:
-    """Two stages for each iteration."""
+    """Two stages for each iteration, or three where there are rows to validate on."""
     found: list[Stage] = []
     policy = spec.model
     for number in range(1, spec.spin.iterations + 1):
-        found.append(_answers(spec, f"{name}-{number}-generate", policy))
+        found += [_answers(spec, rows, f"{name}-{number}-{end}", policy) for end, rows in spec.sets.items()]
         found.append(_training(spec, name, number, policy))
         policy = Model.model_validate({"from": f"{name}-{number}-train"})
     return found
@@ -123,13 +129,12 @@ def _first(beta: Any) -> float:
     return beta[0] if isinstance(beta, list) else beta
 
 
-def _answers(spec: Spec, name: str, policy: Model) -> Stage:
+def _answers(spec: Spec, rows: Dataset, name: str, policy: Model) -> Stage:
     """One answer of the policy to each prompt."""
-    rows = spec.data.train
     said = rows.model_dump(mode="json", exclude_none=True)
     said = {"path": said} if isinstance(said, str) else said
     prompts = {key: value for key, value in said.items() if key in OF_ROWS}
-    most = spec.generate.max_prompt_tokens or spec.train.seq_length - spec.generate.max_tokens
+    most = spec.generate.prompt_tokens(spec.train.seq_length)
     sampling = spec.generate.model_dump(mode="json") | {"max_prompt_tokens": most}
     own = generate.Spec(
         algorithm="generate",
@@ -138,33 +143,39 @@ def _answers(spec: Spec, name: str, policy: Model) -> Stage:
         generate=generate.Generate.model_validate(sampling),
         **{key: getattr(spec, key) for key in ("nodes", "gpus", "plan", "precision", "env")},
     ).model_copy(update={"time": spec.time})
-    stage = lower_as(own, name, {"data.prompts": "data.train"})
+    use = "validation" if name.endswith("-validation") else "train"
+    stage = lower_as(own, name, {"data.prompts": f"data.{use}"})
     return dataclasses.replace(stage, algorithm=str(spec.algorithm))
 
 
 def _training(spec: Spec, name: str, number: int, policy: Model) -> Stage:
     """The policy learns from the rows' answers and its own."""
-    said, source = spec.spin, f"{name}-{number}-generate"
+    said = spec.spin
+    uses = dict(zip(("train", "validation"), spec.sets, strict=False))
+    sources = {use: {"from": f"{name}-{number}-{end}"} for use, end in uses.items()}
     names = ("truncation", "add_eos", "add_bos", "sft_weight", "average_log_probs")
     shared = ("train", "reference", "nodes", "gpus", "parallel", "plan", "precision", "env", "export")
     own = dpo.Spec(
         algorithm="dpo",
         model=policy,
-        data=ComparedData.model_validate({"train": {"from": source}}),
+        data=ComparedData.model_validate(sources),
         dpo=dpo.Dpo(beta=said.beta_of(number), **{key: getattr(said, key) for key in names}),
         **{key: getattr(spec, key) for key in shared},
     ).model_copy(update={"time": spec.time})
-    stage = lower_as(own, f"{name}-{number}-train", {"data.train.from": "data.train", "dpo": "spin"})
-    rows = spec.data.train
-    formed = {"kind": "generated", "format": rows.format, "prompt": rows.prompt, "response": rows.response}
-    data = {**stage.data["train"], **formed}
+    where = {f"data.{use}.from": f"data.{use}" for use in uses}
+    stage = lower_as(own, f"{name}-{number}-train", {**where, "dpo": "spin"})
+    data, identity = dict(stage.data), dict(stage.identity)
+    for use, end in uses.items():
+        rows = spec.sets[end]
+        formed = {"kind": "generated", "format": rows.format}
+        formed |= {"prompt": rows.prompt, "response": rows.response}
+        data[use] = {**stage.data[use], **formed}
+        identity |= {f"data.{use}.{key}": value for key, value in formed.items()}
     back = number - said.keep_iterations
-    discards = (f"{name}-{back}-generate", f"{name}-{back}-train") if back > 0 else ()
-    identity = stage.identity | {f"data.train.{key}": value for key, value in formed.items()}
     return dataclasses.replace(
         stage,
         algorithm=str(spec.algorithm),
-        data={**stage.data, "train": data},
+        data=data,
         identity=identity,
-        discards=discards,
+        discards=tuple(f"{name}-{back}-{end}" for end in (*spec.sets, "train")) if back > 0 else (),
     )

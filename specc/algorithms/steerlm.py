@@ -28,6 +28,7 @@ from specc.algorithms.prepare import marks_are_whole
 from specc.algorithms.reward import STEERLM, Reward, RewardTrain
 from specc.algorithms.sft import Sft
 from specc.graph import Stage, lower_as
+from specc.rounds import at_role
 from specc.spec.data import Data, Dataset, Judged, JudgedData, Rows
 from specc.spec.making import AskedData, RowsData
 from specc.spec.model import Model
@@ -308,8 +309,8 @@ class _Steps:
             export=False,
             **self.asking,
         )
-        where = _at("roles.reward.") | {"train": "roles.reward.train"}
-        return self.lowered(own, self.named("reward"), where | _micro_batch(role, "roles.reward"))
+        where = {"train": "roles.reward.train", **at_role("reward", role)}
+        return self.lowered(own, self.named("reward"), where)
 
     def annotated(self, what: str, rows: Rows, where: str = "") -> Stage:
         """Marks for conversations; on one machine or more, as the planner sees fit."""
@@ -343,7 +344,7 @@ class _Steps:
             export=spec.export,
             **self.asking,
         )
-        return self.lowered(made, self.named(what), _at("roles.actor.") | _micro_batch(role, "roles.actor"))
+        return self.lowered(made, self.named(what), at_role("actor", role))
 
     def generated(self, part: str, policy: str) -> Stage:
         """The policy's answers, with the marks asked for."""
@@ -359,18 +360,9 @@ class _Steps:
             gpus=role.gpus,
             **self.asking,
         )
-        return self.lowered(own, self.named(f"{part}generate"), _at("roles.actor."))
+        return self.lowered(own, self.named(f"{part}generate"), at_role("actor"))
 
 
 def _made(stage: str) -> Rows:
     """Rows of another stage."""
     return Rows.model_validate({"from": stage})
-
-
-def _at(role: str) -> dict[str, str]:
-    """Where the spec says what a single-role algorithm says at the top."""
-    return {key: f"{role}{key}" for key in ("model", "nodes", "gpus", "parallel")}
-
-
-def _micro_batch(role: Placed, where: str) -> dict[str, str]:
-    return {"train.micro_batch": f"{where}.micro_batch"} if role.micro_batch else {}

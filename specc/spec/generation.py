@@ -95,6 +95,17 @@ class Generate(Section):
             raise conflict(message, "family", "remove `family`, or use engine: trtllm")
         return self
 
+    def check_room(self, seq_length: int) -> None:
+        """Raise where the longest response leaves no prompt in a row of that length, or not the longest."""
+        room = seq_length - self.max_tokens
+        if room < 1:
+            message = f"responses of max_tokens {self.max_tokens} leave no prompt in seq_length {seq_length}"
+            raise conflict(message, "generate.max_tokens", f"use max_tokens: {max(1, seq_length // 2)}")
+        if (self.max_prompt_tokens or 0) > room:
+            both = f"max_prompt_tokens {self.max_prompt_tokens} + max_tokens {self.max_tokens}"
+            help = f"use max_prompt_tokens: {room} or less"
+            raise conflict(f"{both} exceed seq_length {seq_length}", "generate.max_prompt_tokens", help)
+
     def prompt_tokens(self, seq_length: int) -> int:
         """Tokens of a prompt at most, said or not; 0 or less where responses leave no room."""
         return self.max_prompt_tokens or seq_length - self.max_tokens

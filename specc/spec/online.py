@@ -98,17 +98,7 @@ class OnlineSpec(Section):
 
     @model_validator(mode="after")
     def _row_has_room(self) -> OnlineSpec:
-        length, generate = self.train.seq_length, self.generate
-        room = length - generate.max_tokens
-        if room < 1:
-            message = f"responses of max_tokens {generate.max_tokens} leave no prompt in seq_length {length}"
-            raise conflict(message, "generate.max_tokens", f"use max_tokens: {length // 2}")
-        if (generate.max_prompt_tokens or 0) > room:
-            prompt = generate.max_prompt_tokens
-            message = (
-                f"max_prompt_tokens {prompt} + max_tokens {generate.max_tokens} exceed seq_length {length}"
-            )
-            raise conflict(message, "generate.max_prompt_tokens", f"use max_prompt_tokens: {room} or less")
+        self.generate.check_room(self.train.seq_length)
         return self
 
     @model_validator(mode="after")

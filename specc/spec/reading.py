@@ -222,7 +222,8 @@ def _bad_value(holder: type[Section], loc: tuple[Any, ...], mistake: Any, where:
     if kind == "spec":
         code, expected, help = context["code"], context["expected"], context["help"]
     elif kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
+        found = re.findall(r"'([^']*)'|\b(True|False)\b", context["expected"])
+        choices = [text or word.lower() for text, word in found]
         near = nearest(str(given), choices) if isinstance(given, str) else ""
         code, help = "T003", f"did you mean `{near}`?" if near else ""
         expected = listed(choices, "or") if len(choices) > 1 else listed(choices)

@@ -199,10 +199,15 @@ class Scorer(Frozen):
                 )
         return self
 
+    @property
+    def of_models(self) -> tuple[str, ...]:
+        """What only a model has."""
+        own = ("nodes", "gpus", "micro_batch", "weights", "standardise")
+        return (*own, "attributes", "merge", "parallel")
+
     def _has_only_a_function(self, function: str) -> None:
         check_function(function)
-        theirs = ("nodes", "gpus", "micro_batch", "weights", "standardise")
-        for key in (*theirs, "attributes", "merge", "parallel"):
+        for key in self.of_models:
             if getattr(self, key) != type(self).model_fields[key].default:
                 message = f"a reward that is a function has no `{key}`"
                 raise conflict(message, key, f"remove `{key}`")

@@ -1,5 +1,7 @@
 """How diagnostics look, and where they point."""
 
+import pytest
+
 from specc import source
 from specc.diagnostics import Diagnostic, as_json, parent, render
 
@@ -98,3 +100,11 @@ def test_json_has_the_keys_of_the_contract():
 
 def test_the_parent_of_a_path():
     assert [parent(p) for p in ("a.b.c", "a.b[2]", "a[0].b", "a", "")] == ["a.b", "a.b", "a[0]", "", ""]
+
+
+@pytest.mark.parametrize("path", ["a.b[0].c", "a.b['c']", "a.b[[0]]", "a.b]", "a[0]]", "]", "[", "..", "a."])
+def test_the_way_up_from_a_path_ends(path):
+    seen = [path]
+    while seen[-1]:
+        seen.append(parent(seen[-1]))
+        assert len(seen[-1]) < len(seen[-2])

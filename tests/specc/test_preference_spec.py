@@ -1,5 +1,7 @@
 """Learning from preferences in the language: what it lowers to, what it refuses, and what a step takes."""
 
+import re
+
 import pytest
 
 from specc.planner import cost
@@ -23,8 +25,9 @@ SPECS = {
 def jobs(compile_text):
     """The jobs of a spec with these lines added."""
 
-    def made(algorithm, *lines):
-        done = compile_text(SPECS[algorithm] + "\n".join(lines) + "\n")
+    def made(algorithm, *lines, data=""):
+        spec = re.sub("(?m)^data: .*$", data, SPECS[algorithm]) if data else SPECS[algorithm]
+        done = compile_text(spec + "\n".join(lines) + "\n")
         assert done.plan, done.diagnostics
         return done.plan.jobs
 
@@ -36,7 +39,9 @@ def refused(compile_text):
     """(code, path) of what is wrong with a spec with these lines added."""
 
     def said(algorithm, *lines, files=None):
-        done = compile_text(SPECS[algorithm] + "\n".join(lines) + "\n", files=files or {})
+        keys = {line.partition(":")[0] for line in lines}
+        spec = "".join(s for s in SPECS[algorithm].splitlines(True) if s.partition(":")[0] not in keys)
+        done = compile_text(spec + "\n".join(lines) + "\n", files=files or {})
         return [(d.code, d.path) for d in done.diagnostics if d.severity == "error"]
 
     return said
@@ -132,6 +137,21 @@ def test_spin_answers_and_learns_in_turns(jobs):
     assert made[0].settings["generate"]["max_prompt_tokens"] == 512 - 128
 
 
+def test_spin_answers_the_rows_it_validates_on_too(jobs):
+    rows = "data: {train: rows.jsonl, validation: {path: held.jsonl, response: '{answer}'}}"
+    made = jobs("spin", "spin: {iterations: 2}", data=rows)
+    names = [f"spin-{k}-{end}" for k in (1, 2) for end in ("generate", "generate-validation", "train")]
+    assert [job.stage for job in made] == names
+    _, asked, train, _, later, _ = made
+    assert asked.data["prompts"][0]["path"] == "held.jsonl"
+    found = train.data["validation"]
+    assert (found["from"]["stage"], found["kind"], found["response"]) == (names[1], "generated", "{answer}")
+    assert train.data["train"]["response"] == "{output}"
+    assert later.roles[0].model.weights.stage == "spin-1-train"
+    assert made[-1].discards == tuple(names[:3])
+    assert made[0].hash == jobs("spin")[0].hash
+
+
 def test_more_iterations_leave_those_before_them_as_they_are(jobs):
     two, three = (jobs("spin", f"spin: {{iterations: {n}}}") for n in (2, 3))
     assert [job.hash for job in two] == [job.hash for job in three[:4]]
@@ -151,6 +171,8 @@ def test_more_iterations_leave_those_before_them_as_they_are(jobs):
         ("spin", "spin: {iterations: 3, beta: [0.1, 0.2]}", "spin.beta"),
         ("spin", "reference: {model: llama2-7b}", "reference.model"),
         ("spin", "spin: {add_bos: true}", "generate.add_bos"),
+        ("spin", "generate: {max_tokens: 512}", "generate.max_tokens"),
+        ("spin", "generate: {max_tokens: 128, max_prompt_tokens: 385}", "generate.max_prompt_tokens"),
         ("dpo", "reference: {model: llama2-7b}", "reference.model"),
     ],
 )

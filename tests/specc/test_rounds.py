@@ -182,3 +182,29 @@ def test_of_a_conversation_only_the_policy_s_own_answer_is_learnt(algorithm):
     assert learnt(sft={"add_eos": False})["turns"] == "last"
     said = learnt(sft={"turns": "all", "cut_answers": "closed"})
     assert (said["turns"], said["cut_answers"]) == ("all", "closed")
+
+
+@pytest.mark.parametrize("scorer", [{"model": "tiny-llama"}, {"function": "builtin:gsm8k"}])
+def test_scores_may_be_standardised_by_those_of_the_same_round(scorer):
+    roles = {"actor": {"model": "tiny-llama"}, "reward": {**scorer, "standardise": "rows", "clip": 3.0}}
+    for number in (1, 2):
+        own = lowered(rounds=2, roles=roles).stage(f"rejection-{number}-score").settings["score"]
+        assert (own["standardise"], own["mean"], own["std"], own["clip"]) == ("rows", None, None, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"standardise": "rows", "mean": 0.0}, "roles.reward.mean"),
+        ({"standardise": "row"}, "roles.reward.standardise"),
+        ({"standardise": True, "function": "builtin:gsm8k", "model": None}, "roles.reward.standardise"),
+    ],
+)
+def test_what_scores_are_standardised_by_is_said_once_and_right(more, path):
+    reward = {key: value for key, value in ({"model": "tiny-llama"} | more).items() if value is not None}
+    roles = {"actor": {"model": "tiny-llama"}, "reward": reward}
+    read, _ = source.parse(source.dump({**SPEC, "roles": roles}), "spec.yaml")
+    _, said = check(read)
+    assert [d.path for d in said] == [path]
+    if more == {"standardise": "row"}:
+        assert said[0].message.endswith("is `row`, but must be `true`, `false` or `rows`")
