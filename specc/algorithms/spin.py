@@ -134,6 +134,9 @@ def _answers(spec: Spec, rows: Dataset, name: str, policy: Model) -> Stage:
     said = rows.model_dump(mode="json", exclude_none=True)
     said = {"path": said} if isinstance(said, str) else said
     prompts = {key: value for key, value in said.items() if key in OF_ROWS}
+    use = "validation" if name.endswith("-validation") else "train"
+    if use == "validation" and str(rows.path).startswith("builtin:"):
+        prompts.setdefault("split", use)  # or else they would be the rows that are learnt
     most = spec.generate.prompt_tokens(spec.train.seq_length)
     sampling = spec.generate.model_dump(mode="json") | {"max_prompt_tokens": most}
     own = generate.Spec(
@@ -143,7 +146,6 @@ def _answers(spec: Spec, rows: Dataset, name: str, policy: Model) -> Stage:
         generate=generate.Generate.model_validate(sampling),
         **{key: getattr(spec, key) for key in ("nodes", "gpus", "plan", "precision", "env")},
     ).model_copy(update={"time": spec.time})
-    use = "validation" if name.endswith("-validation") else "train"
     stage = lower_as(own, name, {"data.prompts": f"data.{use}"})
     return dataclasses.replace(stage, algorithm=str(spec.algorithm))
 

@@ -150,6 +150,9 @@ def test_spin_answers_the_rows_it_validates_on_too(jobs):
     assert later.roles[0].model.weights.stage == "spin-1-train"
     assert made[-1].discards == tuple(names[:3])
     assert made[0].hash == jobs("spin")[0].hash
+    sums = "data: {train: 'builtin:arithmetic', validation: 'builtin:arithmetic'}"
+    made = jobs("spin", "spin: {iterations: 1}", data=sums)
+    assert [job.data["prompts"][0]["split"] for job in made[:2]] == [None, "validation"]
 
 
 def test_more_iterations_leave_those_before_them_as_they_are(jobs):
