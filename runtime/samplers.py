@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from runtime.dealing import Table, by_sample, deal, gathered
 from runtime.engine import Engine
 from runtime.engines.check import PROBE, held, probed
 from runtime.engines.environments import ENVIRONMENTS
+from runtime.engines.shelf import MEMORY, Shelf, taken
 from runtime.folding import Folding
 from runtime.generate import Rollouts, dealt, generate
 from runtime.hf import export_weights
@@ -78,8 +78,9 @@ class Sampler(Protocol):
 class Own:
     """The training weights, with their pipeline stages or, `folded`, without."""
 
-    def __init__(self, engine: Engine, slots: int = 64, folded: bool = False) -> None:
-        self.engine, self.slots = engine, slots
+    def __init__(self, engine: Engine, slots: int = 64, folded: bool = False, longest: int = 0) -> None:
+        """`slots` rows at once, of at most `longest` tokens (0: what the model's positions allow)."""
+        self.engine, self.slots, self.longest = engine, slots, longest
         folds = folded and engine.parallel.layout.pp > 1
         self.replicas = replicas_of(engine.parallel, folds)
         self._folding = Folding(engine) if folds else None
@@ -94,9 +95,10 @@ class Own:
         on_share: Callable[[list[int]], None] | None,
     ) -> Rollouts:
         how = {"decode": decode, "slots": self.slots, "on_event": on_event, "on_share": on_share}
+        how |= {"longest": self.longest, "replicas": self.replicas}
         whole = nullcontext(self.engine) if self._folding is None else self._folding.whole()
         with whole as model:
-            return generate(model, prompts, sampling, sequences, replicas=self.replicas, **how)
+            return generate(model, prompts, sampling, sequences, **how)
 
     def close(self) -> None:
         """The weights belong to the one who trains them."""
@@ -111,6 +113,7 @@ class Second:
     replicas: Replicas
     table: Table
     folder: Path  # where all ranks of this run see the weights that are handed over
+    shelf: Shelf | None  # what it lies in, on the rank that keeps it
     unload: bool = False  # whether it leaves the device between rollouts
     alive: Callable[[], None] = lambda: None
 
@@ -149,8 +152,8 @@ class Second:
     def close(self) -> None:
         if self.other is not None:
             self.other.close()
-        if rank() == 0:
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        if self.shelf is not None:
+            self.shelf.close()
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────
 
@@ -253,7 +256,7 @@ def sampler_of(run: Run, table: Table) -> Sampler:
     section = run.job.settings.get("generate") or {}
     name, reshard = str(section.get("engine") or "megatron"), bool(section.get("reshard"))
     if name == "megatron":
-        return Own(run.model, run.role.rows or int(section.get("rows") or 64), reshard)
+        return Own(run.model, run.role.rows or int(section.get("rows") or 64), reshard, longest_row(run))
     if name not in KINDS:
         known = ", ".join(["megatron", *KINDS])
         raise Problem("R001", f"the plan's `generate.engine` is `{name}`, expected one of {known}")
@@ -262,7 +265,8 @@ def sampler_of(run: Run, table: Table) -> Sampler:
     group = parallel.groups.tp if by_tensor_alone else parallel.groups.mp
     unload = bool(section.get("unload"))
     settings = settings_of(run, name, 1 if by_tensor_alone else parallel.layout.pp, unload)
-    folder = said(partial(scratch_of, run))
+    shelf = scratch_of(run) if rank() == 0 else None
+    folder = said(lambda: shelf.folder / "weights" if shelf else Path())
     other = None
     if replicas.leads:
         from importlib import import_module
@@ -272,7 +276,18 @@ def sampler_of(run: Run, table: Table) -> Sampler:
         scratch = run.place.attempt / "engines" / str(parallel.rank)
         environment = devices_of(run, group)
         other = getattr(module, KINDS[name])(python, scratch, settings, seconds, environment)
-    return Second(run.model, other, replicas, table, folder, unload, run.alive)
+    return Second(run.model, other, replicas, table, folder, shelf, unload, run.alive)
+
+
+def longest_row(run: Run) -> int:
+    """Tokens of a row that is generated, prompt and response, at most: what the planner gave the cache. A
+    question to a judge may fill a whole row of the training.
+    """
+    section, seq_length = run.job.settings.get("generate") or {}, int(run.train["seq_length"])
+    most = section.get("max_prompt_tokens")
+    if run.settings.get("judgements") or not most:
+        return seq_length
+    return min(int(most) + int(section.get("max_tokens") or Sampling.max_tokens), seq_length)
 
 
 def seats_of(run: Run) -> Replicas:
@@ -317,27 +332,12 @@ def devices_of(run: Run, group: Any) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(seen[i] if i < len(seen) else str(i) for i in local)}
 
 
-def scratch_of(run: Run) -> Path:
-    """Where weights are handed over: in memory on one machine that has room, else in the attempt's folder.
-    The name follows from the run's, so that what a killed attempt left is used again. Rank 0's word counts.
-    """
-    memory = Path("/dev/shm")
+def scratch_of(run: Run) -> Shelf:
+    """Where weights are handed over: in memory on one machine that has room, else in the attempt's folder."""
     role, element = run.role, 2 if run.role.precision == "bf16" else 4
     needed = 1.2 * parameters(role.model.shape) * element
-    if run.place.nodes == 1 and memory.is_dir():
+    if run.place.nodes == 1:
         name = hashlib.sha256(str(run.place.role.resolve()).encode()).hexdigest()[:16]
-        folder = memory / f"specc-{os.getuid()}-{name}"
-        has_room = folder.exists() or shutil.disk_usage(memory).free > needed
-        if has_room and made_own(folder):
-            return folder / "weights"
-    return run.place.attempt / "engines" / "weights"
-
-
-def made_own(folder: Path) -> bool:
-    """Make a folder that only this user can look into; false where it is somebody else's."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if shelf := taken(name, lambda: shutil.disk_usage(MEMORY).free > needed):
+            return shelf
+    return Shelf(run.place.attempt / "engines" / "handed")

@@ -1,9 +1,14 @@
 """The cache of keys and values takes what was planned for it and no more."""
 
 import itertools
+import json
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import toy_ppo
+import toy_runs
 import toys
 
 from specc.plan import Layout
@@ -118,3 +123,31 @@ def test_generation_holds_as_many_rows_as_planned_of_the_tokens_that_they_need(w
         assert refused.startswith("prompt 1 has 51 tokens, which come to 81 with the response; rows of at")
         assert "80 were planned" in refused
     assert max(capacity for [(_, _, capacity, _)], _, _ in answers) == rounded(41 + most)
+
+
+@pytest.mark.parametrize(
+    ("generate", "own", "longest"),
+    [
+        ({"max_prompt_tokens": 5, "max_tokens": 8}, {}, 13),
+        ({"max_prompt_tokens": 5}, {}, 24),  # 1024 of a response: what the training's row has
+        ({"max_tokens": 8}, {}, 24),
+        ({"max_prompt_tokens": 5, "max_tokens": 8}, {"judgements": 3}, 24),  # a question fills a whole row
+    ],
+)
+def test_a_row_has_as_many_tokens_as_the_planner_counted(generate, own, longest):
+    from runtime.samplers import longest_row
+
+    run: Any = SimpleNamespace(
+        job=SimpleNamespace(settings={"generate": generate}), train={"seq_length": 24}, settings=own
+    )
+    assert longest_row(run) == longest
+
+
+def test_prompts_longer_than_planned_are_left_out_before_anything_is_generated(world, tmp_path):
+    """Prompts have 2 to 6 tokens; of the 32, seven have 2 and as many 3."""
+    generate, train = {"max_prompt_tokens": 3}, {"steps": 1, "save_every": 0}
+    found = toy_ppo.plan(toy_ppo.prompts(tmp_path), generate=generate, train=train, ppo={"rollouts": 8})
+    assert world(1, toy_ppo.attempt, str(toy_runs.written(tmp_path / "run", found))) == [0]
+    [facts] = (tmp_path / "run" / "ppo" / "data").glob("*/facts.json")
+    told = json.loads(facts.read_text())
+    assert (told["kept"], told["dropped"]) == (14, {"longer than 3 tokens": 18})

@@ -97,6 +97,8 @@ class DistNetworkError(RuntimeError):
         (RuntimeError("NCCL error: remote process exited or there was a network error"), "R057", 3),
         (RuntimeError("NCCL error: invalid usage"), "R099", 1),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "R099", 1),
+        (type("GenerateError", (ValueError,), {})("prompt 3 has 900 tokens"), "R025", 1),
+        (type("SamplingError", (ValueError,), {})("max_tokens 0 is below 1"), "R025", 1),
     ],
 )
 def test_exceptions_of_other_modules_get_their_code(error, code, exit_code):
