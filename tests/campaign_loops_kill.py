@@ -19,6 +19,7 @@ difference, too.
     --kills 12 --loops steerlm         12 kills in 3 runs of all layouts
     --kills 12 --cold 4 --loops rounds 11 kills at named moments in 3 runs; then 4 of `specc run` as people
                                        start it, in one run on two processes
+    --random 2 --loops meta            4 kills at random moments in one run
 """
 
 from __future__ import annotations
