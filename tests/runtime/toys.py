@@ -73,10 +73,29 @@ def sft_loss(total: int) -> Any:
     return loss
 
 
+def sequence_loss(count: int) -> Any:
+    """The mean over so many sequences of each one's mean negative log-likelihood; a line is a sequence."""
+
+    def loss(logprobs_BT, batch):
+        lengths_B = batch.mask_BT.sum(1)
+        nll_B = -(logprobs_BT * batch.mask_BT).sum(1) / lengths_B.clamp_min(1)
+        return nll_B.sum() / count, {"tokens": lengths_B.sum()}
+
+    return loss
+
+
 def trained(
-    role: Role, steps: int, packed: bool = False, lr: float = 1e-3, rows: int = 8, repeat: bool = False
+    role: Role,
+    steps: int,
+    packed: bool = False,
+    lr: float = 1e-3,
+    rows: int = 8,
+    repeat: bool = False,
+    mean: str = "token",
 ):
-    """Train on one global batch after another; losses, norms, and the gradients of step 1."""
+    """Train on one global batch after another; losses, norms, and the gradients of step 1. The loss is a mean
+    over all tokens, or one over sequences.
+    """
     from runtime import batch, cpu, parallel
     from runtime.engine import Engine, OptimizerSettings
 
@@ -87,7 +106,8 @@ def trained(
     for step in range(steps):
         data = samples(rows, seed=0 if repeat else step)
         total = batch.trained_tokens([data])
-        metrics = engine.forward_backward(microbatches(role, here.dp_rank, data, packed), sft_loss(total))
+        loss = sft_loss(total) if mean == "token" else sequence_loss(rows)
+        metrics = engine.forward_backward(microbatches(role, here.dp_rank, data, packed), loss)
         assert metrics["tokens"] == total
         if step == 0 and not role.distributed_optimizer:
             gradients = [(shard, gradient.clone()) for shard, gradient in engine.named_gradients()]
