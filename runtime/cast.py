@@ -45,7 +45,7 @@ def online_of(run: Run, tokenizer: Any) -> Online:
         tokenizer=tokenizer,
         sampler=sampler_of(run, run.table()),
         sampling=sampling,
-        judges=judges_of(run, roles, engine, tokenizer),
+        judges=judges_of(run, roles, engine, tokenizer, sampling.stop_token_ids),
         critic=engine,
         asked=reference_of(run, roles.get("reference")),
         responses=int(settings.get("responses") or 1),
@@ -73,8 +73,12 @@ def reference_of(run: Run, role: Role | None) -> Asked | None:
     return Frozen(run.model).in_place
 
 
-def judges_of(run: Run, roles: Mapping[str, Role], engine: Engine | None, tokenizer: Any) -> Judges:
-    """Those that live in these processes, and those of other groups over HTTP."""
+def judges_of(
+    run: Run, roles: Mapping[str, Role], engine: Engine | None, tokenizer: Any, ends: Sequence[int]
+) -> Judges:
+    """Those that live in these processes, and those of other groups over HTTP. A function does not see the
+    token of `ends` that a response ended with.
+    """
     served = {role.name for group in run.job.groups if group.serves for role in group.roles}
     fit = reward = score = saving = None
     section = run.job.settings.get("reward") or {}
@@ -83,7 +87,7 @@ def judges_of(run: Run, roles: Mapping[str, Role], engine: Engine | None, tokeni
         fit = partial(fit_critic, run, engine, engine.role)
         saving = partial(save_critic, run, engine)
     if section and "reward" not in served:
-        reward, score = reward_of(run, roles.get("reward"), engine, tokenizer)
+        reward, score = reward_of(run, roles.get("reward"), engine, tokenizer, ends)
     if "reward" in roles:
         scoring = scoring_of(section, roles["reward"], run.place.run_folder)
     near = Near(engine, run.table(), reward, score, scoring, fit, saving)
@@ -143,12 +147,12 @@ def table_of(role: Role, engine: Engine, pad_id: int) -> Table:
 
 
 def reward_of(
-    run: Run, role: Role | None, engine: Engine | None, tokenizer: Any
+    run: Run, role: Role | None, engine: Engine | None, tokenizer: Any, ends: Sequence[int] = ()
 ) -> tuple[Asked | None, Score | None]:
     """The reward as a model that trades places with the critic, as one of its own, or as a function."""
     if role is None:
         function = function_of((run.job.settings.get("reward") or {}).get("function") or "")
-        return None, scored_by(function, tokenizer.decode, rows_of(run))
+        return None, scored_by(function, tokenizer.decode, rows_of(run), ends)
     host = next(
         (one for one in (engine, run.model) if one is not None and one.role.name == role.swaps_with), None
     )

@@ -121,17 +121,24 @@ def right_score(settings: Mapping[str, Any]) -> float | None:
 
 
 def scored_by(
-    function: Rewarding, decode: Callable[[list[int]], str], rows: Mapping[str, Rows]
+    function: Rewarding,
+    decode: Callable[[list[int]], str],
+    rows: Mapping[str, Rows],
+    ends: Sequence[int] = (),
 ) -> Callable[[Sequence[Rollout]], list[float]]:
     """The function over rollouts: rank 0 calls it, every rank has its scores. `rows` are the data's by their
-    use. Problem R055 names the row.
+    use. What it is given of a response is without the token of `ends` that ended it. Problem R055 names the
+    row.
     """
 
     def score(rollouts: Sequence[Rollout]) -> list[float]:
         return told("R055", "the reward function failed", lambda: [one(r) for r in rollouts])
 
     def one(rollout: Rollout) -> float:
-        prompt, response = decode(list(rollout.prompt)), decode(list(rollout.response))
+        tokens = list(rollout.response)
+        if rollout.ended and tokens[-1] in ends:
+            tokens.pop()
+        prompt, response = decode(list(rollout.prompt)), decode(tokens)
         try:
             found = float(function(prompt, response, rows[rollout.data][rollout.row]))
         except Exception as error:  # it is the user's

@@ -35,7 +35,7 @@ stages:
     train:
       {{steps: {steps}, global_batch: 32, seq_length: 256, lr: 1e-3, min_lr: 1e-4, packing: true,
        save_every: 0, validate_every: 0}}
-    dpo: {{loss: {loss}, beta: 0.1}}
+    dpo: {{loss: {loss}, beta: 0.1, average_log_probs: {average}}}
     precision: fp32
 """
 
@@ -46,15 +46,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--losses", default="dpo,scale")
+    parser.add_argument("--losses", default="dpo,dpo-average")
     options = parser.parse_args()
     if not toy_preferences.PANDALM.exists():
         print(f"{toy_preferences.PANDALM} is not here; SPECC_SHARED names the folder that holds data/")
         return 3
-    print("loss   seed  training loss    validation loss  accuracy  seconds")
+    print("loss         seed  training loss    validation loss  accuracy  seconds")
     for loss in options.losses.split(","):
         found = [measured(loss, seed, options.steps) for seed in range(1, options.seeds + 1)]
-        print(f"{loss:<6} mean {'':35}{sum(found) / len(found):7.1%}", flush=True)
+        print(f"{loss:<12} mean {'':35}{sum(found) / len(found):7.1%}", flush=True)
     return 0
 
 
@@ -65,7 +65,7 @@ def measured(loss: str, seed: int, steps: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder, began = Path(name), time.monotonic()
         learnt, others = toy_preferences.real(folder)
-        text = SPEC.format(seed=seed, learnt=learnt, others=others, steps=steps, loss=loss)
+        text = SPEC.format(seed=seed, learnt=learnt, others=others, steps=steps, **how(loss))
         (folder / "spec.yaml").write_text(text)
         words = [
             sys.executable,
@@ -85,11 +85,17 @@ def measured(loss: str, seed: int, steps: int) -> float:
         told = f"{losses[0]:6.3f} -> {sum(losses[-10:]) / len(losses[-10:]):6.3f}"
         seconds = time.monotonic() - began
         print(
-            f"{loss:<6} {seed:<4}  {told}   {last['validation_loss']:6.3f}           "
+            f"{loss:<12} {seed:<4}  {told}   {last['validation_loss']:6.3f}           "
             f"{last['validation_acc']:6.1%}   {seconds:5.0f}",
             flush=True,
         )
         return last["validation_acc"]
+
+
+def how(loss: str) -> dict[str, str]:
+    """`dpo-average` is `dpo` on the mean of a text's log-probabilities, not their sum."""
+    name, _, average = loss.partition("-")
+    return {"loss": name, "average": str(bool(average)).lower()}
 
 
 if __name__ == "__main__":

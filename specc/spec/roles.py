@@ -160,7 +160,8 @@ class Scorer(Frozen):
 
     function: Given | None = maths(None)
     """`module:name` of a function of prompt, response and row that gives a number, instead of a model; or
-    `builtin:gsm8k`, which compares the last number of an answer with the row's."""
+    `builtin:gsm8k`, which compares the last number of an answer with the row's. The token that ended a
+    response is not in the text."""
 
     attributes: Many[Given] = maths(())
     """Names of what the model's head says, where it says several numbers and is no stage of this spec."""

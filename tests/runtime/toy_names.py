@@ -23,8 +23,8 @@ def names() -> list[str]:
 
 def ends_in_a(prompt: str, response: str) -> float:
     """The reward: whether a first letter and what follows it are a name of 4 to 10 letters, `a` the last."""
-    name = prompt + response.removesuffix("<eos>")
-    return float(response.endswith("a<eos>") and name.isalpha() and 4 <= len(name) <= 10)
+    name = prompt + response
+    return float(response.endswith("a") and name.isalpha() and 4 <= len(name) <= 10)
 
 
 def written(file: Path, rows: list[dict[str, str]]) -> str:
