@@ -268,7 +268,7 @@ def test_where_gpus_differ_those_of_one_kind_are_used_and_no_process_sees_anothe
 
 def test_no_more_of_a_kind_are_given_than_there_are(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(Refused, match="this machine has 2$"):
+    with pytest.raises(Refused, match=r"this machine has 2$"):
         planned(hugging_face(tmp_path / "tiny"), [SMALL, H200, H200], gpus=3)
 
 
