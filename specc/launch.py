@@ -122,9 +122,13 @@ def run_folder(plan: Plan, folder: Path, fresh: list[str]) -> Iterator[Path]:
 
 
 def _tidy(plan: Plan, folder: Path) -> None:
-    """Let finished stages remove what a kill kept them from removing; where one cannot, the next run may."""
+    """Let finished stages remove what a kill kept them from removing; where one cannot, the next run may.
+    What was made anew and is still to be read stays.
+    """
+    finished = {job.name for job in plan.jobs if is_finished(job, folder)}
+    awaited = {name for job in plan.jobs if job.name not in finished for name in job.depends_on}
     for job in plan.jobs:
-        if is_finished(job, folder) and are_left(job, folder):
+        if job.name in finished and not awaited & {*job.discards} and are_left(job, folder):
             subprocess.run(
                 [sys.executable, "-m", "runtime", str(folder / "plan.json"), job.name, job.groups[0].name],
                 cwd=folder,
@@ -277,6 +281,8 @@ def _run_job(
     killed = ""
     try:
         warm = _warmed(plan, job, attempt, switch, tick, warmth)
+        if switch.presses:  # while it was waited for: nothing has begun
+            return Ended(job.stage, "stopped", 130, "", str(attempt))
         for group in job.groups:
             if warm and not group.role.is_clerk:
                 own = {**environment(plan, job, attempt.name), **where.variables(group)}
@@ -310,7 +316,7 @@ def _warmed(
 
     def go_on() -> bool:
         tick()
-        return switch.presses < 2
+        return not switch.presses
 
     return warmth.at_hand(environment(plan, job, attempt.name), go_on)
 

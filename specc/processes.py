@@ -65,10 +65,10 @@ def end(processes: Sequence[Process], spared: int = 0) -> None:
     """
     import psutil
 
-    family = [child for process in processes for child in _descendants(process)]
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
+    running = [process for process in processes if process.poll() is None]  # other ids may be taken
+    family = [child for process in running for child in _descendants(process)]
+    for process in running:
+        process.kill()
     for child in family:
         with contextlib.suppress(psutil.Error):
             child.kill()

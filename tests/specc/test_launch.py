@@ -397,6 +397,19 @@ def loop():
     ]
 
 
+def test_what_is_made_anew_is_not_thrown_away_before_it_is_read(tmp_path, monkeypatch):
+    """A later stage that had finished long ago discards what was begun anew, and the run was killed."""
+    ask, score, later = job("ask"), job("score", after=["ask"]), job("later", discards=("ask",))
+    folder, tidied = finished(tmp_path / "run", ask, later), []
+    (folder / "ask/rows.jsonl").touch()
+    monkeypatch.setattr(launch.subprocess, "run", lambda words, **how: tidied.append(words[-2]))
+    with launch.run_folder(plan(ask, score, later), folder, []):
+        assert tidied == []
+    finished(folder, score)
+    with launch.run_folder(plan(ask, score, later), folder, []):
+        assert tidied == ["later"]
+
+
 def refusal(jobs, folder, *fresh):
     with pytest.raises(launch.Refusal) as refused, launch.run_folder(plan(*jobs), folder, list(fresh)):
         pass

@@ -34,6 +34,8 @@ def work(asked, rank, world):
 def load():
     with open(os.environ["FORKED_RANK"] + ".loads", "a") as loads:
         print(os.getpid(), os.environ.get("COLOUR"), file=loads)
+    if "SLOW" in os.environ:
+        import time; time.sleep(600)
     if "BROKEN" in os.environ:
         print("a library is missing", file=sys.stderr); sys.exit(1)
 
@@ -194,6 +196,23 @@ def test_one_press_asks_the_ranks_to_stop_and_waits(tmp_path):
     ended = run(plan(pair("long"), job("after", after=["long"])), tmp_path, switch, press(switch, 1))
     assert [(end.stage, end.how, end.code) for end in ended] == [("long", "stopped", 130)]
     assert (tmp_path / "run/long/stop").exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_press_while_everything_is_imported_is_enough(tmp_path, monkeypatch, times):
+    monkeypatch.setenv("SLOW", "1")
+    switch = launch.Switch()
+
+    def begin(job, attempt):
+        def tick():
+            switch.presses = times if (tmp_path / "forked.py.loads").exists() else 0
+
+        return tick
+
+    ended = run(plan(pair("sft"), job("after", after=["sft"])), tmp_path, switch, begin)
+    assert [(end.stage, end.how, end.code) for end in ended] == [("sft", "stopped", 130)]
+    assert not (tmp_path / "run/sft/stop").exists()  # there was nobody to ask
+    assert not (tmp_path / "run/sft/pid").exists()
 
 
 def test_two_presses_end_even_deaf_ranks(tmp_path):
