@@ -101,8 +101,8 @@ def function_of(name: str) -> Rewarding:
     try:
         function = getattr(importlib.import_module(module), attribute)
         takes = len(inspect.signature(function).parameters)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        message = f"the reward function `{name}` cannot be had: {error}"
+    except Exception as error:  # the module is the user's, and may do anything when it is imported
+        message = f"the reward function `{name}` cannot be had: {type(error).__name__}: {error}"
         raise Problem("R016", f"{message}; name it as module:function, on the job's PYTHONPATH") from None
     return function if takes > 2 else lambda prompt, response, row: function(prompt, response)
 
