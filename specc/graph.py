@@ -359,13 +359,15 @@ def _scores_that_nobody_learnt(
 
 
 def _ordered(stages: Mapping[str, Stage]) -> tuple[list[Stage], list[str]]:
-    """The stages, each after those it needs, else in the spec's order; or the names along a cycle."""
+    """The stages, each after those it needs, else in the spec's order; or the names along a cycle. One that
+    answers people comes last: nobody waits for it, and on one machine the others would.
+    """
     done: dict[str, Stage] = {}
     for name in stages:
         cycle = _visit(name, stages, done, [])
         if cycle:
             return list(stages.values()), cycle
-    return list(done.values()), []
+    return sorted(done.values(), key=lambda stage: stage.makes == "answers"), []
 
 
 def _visit(name: str, stages: Mapping[str, Stage], done: dict[str, Stage], trail: list[str]) -> list[str]:

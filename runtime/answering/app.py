@@ -167,7 +167,8 @@ class Answering:
             message = (
                 f"{len(wanted)} answers are asked for in one request, and this server makes at most {most}"
             )
-            raise Unanswerable(400, f"{message} at a time; ask for fewer, or start it with --max-requests")
+            help = "ask for fewer, or start it with more (--max-requests, or max_requests in its spec)"
+            raise Unanswerable(400, f"{message} at a time; {help}")
         try:
             return self.exchange.submit([self.prompter.clipped(one) for one in wanted])
         except Full as error:

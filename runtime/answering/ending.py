@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from runtime.answering.exchange import Exchange
 from runtime.stop import StopFlag
@@ -11,11 +12,19 @@ from runtime.stop import StopFlag
 class Ending:
     """Rank 0's watch over both; asked at every token."""
 
-    def __init__(self, stop: StopFlag, exchange: Exchange | None, idle_seconds: float = 0) -> None:
-        """`idle_seconds` 0: it never finishes by itself."""
+    def __init__(
+        self,
+        stop: StopFlag,
+        exchange: Exchange | None,
+        idle_seconds: float = 0,
+        is_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`idle_seconds` 0: it never finishes by itself; nor does it while it `is_wanted`."""
         self.stop, self.exchange, self.idle_seconds = stop, exchange, idle_seconds
+        self.is_wanted = is_wanted
         self.is_over = False  # finished by itself
-        self._began = self._asked = time.monotonic()
+        self._began = self._busy = time.monotonic()
+        self._asked = 0  # requests until then
 
     def is_due(self) -> bool:
         """Whether to take nothing more and end."""
@@ -24,10 +33,16 @@ class Ending:
         if not self.idle_seconds:
             return False
         now = time.monotonic()
-        if self.exchange is not None and len(self.exchange):  # somebody waits
-            self._asked = now
-        self.is_over = now - self._asked > self.idle_seconds
+        if self._is_busy():
+            self._busy = now
+        self.is_over = now - self._busy > self.idle_seconds
         return self.is_over
+
+    def _is_busy(self) -> bool:
+        """Whether somebody waits, or has been answered since this was asked: one token takes one step."""
+        asked = self.exchange.asked if self.exchange is not None else 0
+        is_new, self._asked = asked != self._asked, asked
+        return is_new or self.is_wanted() or (self.exchange is not None and len(self.exchange) > 0)
 
     @property
     def seconds(self) -> float:

@@ -96,7 +96,8 @@ class Exchange:
         self._left: list[int] = []
         self._calls: dict[int, Call] = {}  # by id of a continuation that is not done
         self._closed = ""
-        self.answered = self.tokens = 0  # continuations that were done, and theirs
+        self.asked = 0  # continuations that were ever taken
+        self.answered = self.tokens = 0  # those that were done, and their tokens
 
     def __len__(self) -> int:
         """Continuations that are not done."""
@@ -117,6 +118,7 @@ class Exchange:
             ids = {next(self._numbers): place for place in range(len(wanted))}
             call = Call(asyncio.get_running_loop(), ids)
             self._calls |= dict.fromkeys(ids, call)
+            self.asked += len(ids)
             self._added += zip(ids, wanted, strict=True)
             self._lock.notify()
             return call

@@ -60,7 +60,7 @@ def answer(
     tokenizer = tokenizers.load(role.model.tokenizer)
     vocab = min(tokenizer.vocab_size, role.model.shape.vocab)
     with contextlib.ExitStack() as stack:
-        url = ""
+        url, rehearsing = "", None
         if door is not None and exchange is not None:
             positions = role.model.shape.max_positions
             prompter = Prompter(tokenizer, role.model.chat_template, vocab, _limit(role, own), positions)
@@ -72,10 +72,11 @@ def answer(
         if place.is_first:
             _write(place.attempt / ADDRESS, {"url": url, "ready": True})
             print(f"note: `{own['name']}` answers at {url}", flush=True)
-            rehearsal.begin(url, key(own), int(own.get("rehearsal") or 0))
+            rehearsing = rehearsal.begin(url, key(own), int(own.get("rehearsal") or 0))
         from runtime.algorithms.answer import work
 
-        ending = Ending(stop, exchange, float(own.get("idle") or 0))
+        wanted = rehearsing.is_alive if rehearsing is not None else lambda: False
+        ending = Ending(stop, exchange, float(own.get("idle") or 0), wanted)
         work(generator, exchange, ending.is_due, (place.stage / "heartbeat").touch)
         if exchange is not None:
             ended(job, role, place, ending, exchange)

@@ -74,7 +74,7 @@ class Prompter:
         if self.positions <= self.limit:
             return f"and the model has {self.limit} positions, the answer's included"
         less = f"{self.limit} of the model's {self.positions} positions, the answer's included"
-        return f"and this server was started with {less} (its --max-length and --rows)"
+        return f"and this server was started with {less} (--max-length, or max_length in its spec)"
 
     def of_messages(self, messages: Any, attributes: str | None) -> Question:
         """A conversation up to where the assistant speaks."""

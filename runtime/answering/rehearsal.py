@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
 
 SECONDS = 120.0
@@ -30,14 +31,14 @@ def rehearse(url: str, key: str, count: int) -> None:
         for number in range(count):
             tokens += asked(url, key, f"{number} + {number} =")
             done += 1
-    except (OSError, ValueError, KeyError) as error:  # an HTTP status that is none of ours, no JSON
+    except (OSError, HTTPException, ValueError, KeyError) as error:  # no such status, no JSON
         print(f"warning: the rehearsal ended at request {done + 1} of {count}: {error}", flush=True)
         return
     print(f"rehearsed: {done} requests answered with {tokens} tokens", flush=True)
 
 
 def asked(url: str, key: str, prompt: str) -> int:
-    """Tokens of one answer. OSError, ValueError, KeyError."""
+    """Tokens of one answer. OSError, HTTPException, ValueError, KeyError."""
     head = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     body = json.dumps({"prompt": prompt, "max_tokens": 8, "seed": 0}).encode()
     request = urllib.request.Request(f"{reachable(url)}/v1/completions", body, head)

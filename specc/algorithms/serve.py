@@ -7,8 +7,8 @@
 
 What goes out is one stage of one role that is asked and never learns, as `generate` has it: the planner lays
 it out for generating `rows` answers at once on as few nodes as it fits on. It is an end: no other stage can
-take anything from it, and as stages of one machine run one after the other, it stands last. Settings of the
-job, which are those of `specc serve`:
+take anything from it, and as stages of one machine run one after the other, it comes last, wherever the spec
+has it. Settings of the job, which are those of `specc serve`:
     answer     host, port (0: any free one), name, key_file, length, most, rows
                idle       seconds without a request after which the stage has finished; 0 for never
                rehearsal  requests that the server puts to itself when it is ready
@@ -16,8 +16,9 @@ job, which are those of `specc serve`:
 How it ends. Told to stop (the file `stop` in its folder, SIGTERM, Ctrl-C) it finishes the answers that have
 begun and leaves; the stage has not finished, and the same command serves again. Near a job's time limit it
 does the same and is queued again, so that it serves until somebody stops it: stopped by the file, the job
-ends well. With `idle` it finishes by itself, and `output.json` says how much it answered. Where it listens
-stands in its log and in `attempts/K/address.json`.
+ends well. With `idle` it finishes by itself, and `output.json` says how much it answered; like any finished
+stage it then runs again in that folder only when it is begun anew (`--fresh`). Where it listens stands in its
+log and in `attempts/K/address.json`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from specc.spec.making import AskingSpec
 from specc.spec.section import Section, cosmetic, maths, placement
 from specc.spec.units import Given, Time, conflict
 
+KEY = "SPECC_API_KEY"
+"""Environment variable with the key that clients have to know."""
+
 
 class Serve(Section):
     """Where a model answers, and for how long."""
@@ -48,8 +52,9 @@ class Serve(Section):
     """Port to listen at; 0 for any that is free."""
 
     key_file: Given | None = placement(None)
-    """File on the first node with the key that clients have to know; left out, the variable SPECC_API_KEY of
-    the job, and where there is none, everybody who reaches the server may ask."""
+    """File on the first node with the key that clients have to know; left out, the variable SPECC_API_KEY,
+    which a job of a cluster has where the profile's `secrets` name it, and without it everybody who reaches
+    the server may ask."""
 
     name: Given | None = cosmetic(None)
     """What clients call the model; left out, the stage or the model that it is."""
@@ -93,6 +98,13 @@ class Spec(AskingSpec):
 
     serve: Serve = placement(Serve())
     """Where it answers, and for how long."""
+
+    @model_validator(mode="after")
+    def _key_is_not_written_down(self) -> Spec:
+        if KEY not in self.env:
+            return self
+        message = f"`env` writes {KEY} into the plan, where others may read it"
+        raise conflict(message, "env", "name a file in serve.key_file, or list it in the profile's secrets")
 
 
 def lower(spec: Spec, name: str) -> list[Stage]:

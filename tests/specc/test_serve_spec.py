@@ -67,6 +67,7 @@ WRONG = {
     "serve: {idle: 30}": "a time with a unit",
     "serve: {prot: 1}": "prot",
     "data: {rows: x.jsonl}": "data",
+    "env: {SPECC_API_KEY: abc}": "into the plan",
 }
 
 
@@ -87,6 +88,12 @@ def test_nothing_can_be_taken_from_it(compile_text):
     found = said(compile_text(SPEC + again + "    train: {steps: 4}\n"))
     assert [code for code, *_ in found] == ["G004", "G004"]
     assert all("answers people" in message for *_, message in found)
+
+
+def test_it_comes_behind_stages_that_nobody_would_wait_for(compile_text):
+    other = "  other:\n    algorithm: sft\n    model: {from: sft}\n    data: {train: rows.jsonl}\n"
+    plan = compile_text(SPEC + other + "    train: {steps: 4}\n").plan
+    assert [job.stage for job in plan.jobs] == ["sft", "other", "served"]
 
 
 def test_a_reward_model_cannot_be_served(compile_text):
