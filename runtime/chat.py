@@ -64,6 +64,12 @@ def prompt(tokenizer: Tokenizer, row: Mapping[str, Any], template: str) -> list[
     return _tokens(tokenizer, chosen.prompt(row, tokenizer.specials))[0]
 
 
+def tail(tokenizer: Tokenizer, template: str) -> str:
+    """What a template puts between an answer and the mark that ends it; jinja2 keeps that to itself."""
+    chosen = template_of(template, tokenizer)
+    return chosen.tokens.end_of_turn if isinstance(chosen, ExtraIdTemplate) else ""
+
+
 def template_of(name: str, tokenizer: Tokenizer) -> Template:
     """The template that `name` means for this tokenizer; R035 when there is none or it is no jinja2."""
     source = name or tokenizer.chat_template

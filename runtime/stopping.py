@@ -29,9 +29,18 @@ class StopTexts:
         """Whether the last of the response's tokens completes a text; only their end is looked at."""
         if not self.texts or not len(ids):
             return False
-        before, now = self._around(ids)
+        return self._place(*self._around(ids)) is not None
+
+    def removed(self, ids: Sequence[int]) -> str:
+        """The whole response without the text that its last token completed, and what follows that."""
+        whole = self.decode(ids)
+        return whole[: self._place(self.decode(ids[:-1]), whole)]
+
+    def _place(self, before: str, now: str) -> int | None:
+        """Where the first text begins that is in `now` and was not whole before."""
         shared = _shared(before, now)
-        return any(now.find(text, max(shared - len(text) + 1, 0)) >= 0 for text in self.texts)
+        places = [now.find(text, max(shared - len(text) + 1, 0)) for text in self.texts]
+        return min((place for place in places if place >= 0), default=None)
 
     def _around(self, ids: Sequence[int] | np.ndarray) -> tuple[str, str]:
         """The end of the decoded response without the last token, and with it."""

@@ -5,7 +5,8 @@
 
 All samples of the first prompt come first, then those of the second. A prompt that is a conversation gives
 `messages` too, with the response as its last turn, so that whoever reads the row can put it through a chat
-template again. A prompt that is too long is left out and counted; none is replaced by another.
+template again; as that ends the turn, a text of `stop` that ended it here is not in the turn, though it is in
+`output`. A prompt that is too long is left out and counted; none is replaced by another.
 
 Response `sample` to row r draws from random stream r * n + sample of a seed that follows from the plan's and
 the stage's name, so that it depends neither on batches nor on the layout, nor on the other rounds.
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from runtime import chat
 from runtime.data.prompts import PromptForm, Prompts, conversation
 from runtime.generate import Rollouts
 from runtime.handover import sections
@@ -26,6 +28,7 @@ from runtime.online import sampling_of
 from runtime.problem import Problem
 from runtime.samplers import Sampler, sampler_of
 from runtime.sampling import Sampling
+from runtime.stopping import StopTexts
 
 if TYPE_CHECKING:
     from runtime.making import Making
@@ -147,9 +150,14 @@ def row_of(
         "sample": sample,
         "source": prompt.row,
     }
-    section = run.opened.readers[run.source.find(prompt.index)[0]].form
-    talk = conversation(prompt.row) if section.format in ("auto", "chat") else None
-    return row | answered(talk, output) if talk else row
+    reader = run.opened.readers[run.source.find(prompt.index)[0]]
+    talk = conversation(prompt.row) if reader.form.format in ("auto", "chat") else None
+    if talk is None:
+        return row
+    if finish == "stop":
+        output = output if ended else StopTexts(sampling.stop, run.tokenizer.decode).removed(list(tokens))
+        output = output.removesuffix(chat.tail(run.tokenizer, reader.template))
+    return row | answered(talk, output)
 
 
 def answered(talk: Mapping[str, Any], output: str) -> dict[str, Any]:

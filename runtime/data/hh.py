@@ -74,6 +74,11 @@ def answered(row: Mapping[str, Any], where: str) -> tuple[str, str] | None:
     return None if said is None else (asked(said), f" {said[-1]}")
 
 
+def until_question(answer: str) -> str:
+    """What a model said before it went on as the one who asks: the mark of a question ends an answer."""
+    return answer.partition("\n\nUser:")[0]
+
+
 def compared(row: Mapping[str, Any], where: str) -> tuple[str, str, str] | Encoded:
     """The prompt and both answers to it; why there are none, where the dialogues differ before the last."""
     sides = [turns(_dialogue(row, side, where)) for side in ("chosen", "rejected")]

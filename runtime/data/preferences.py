@@ -24,8 +24,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runtime import chat
+from runtime.conversation import said_last
 from runtime.data import hh, prompt_response
-from runtime.data.conversations import KEYS
+from runtime.data.conversations import KEYS, is_conversation
 from runtime.data.judged import number, with_asker
 from runtime.data.prompt_response import Encoded, Form, kind
 from runtime.data.prompts import conversation
@@ -164,8 +165,11 @@ class Preferences:
             found = hh.answered(source, where)
             if found is None:
                 return [Encoded(dropped=hh.UNLIKE)] * 2
-            sides = self._answers(found[0], (found[1], output), where, way)
+            said = hh.until_question(output)
+            sides = self._answers(found[0], (found[1], said), where, way if said == output else "stop")
         elif self.form.format in ("auto", "chat") and conversation(source) is not None:
+            if is_conversation(row):  # as a turn, without a text that ended it
+                output = of_row(where, lambda: said_last(row))
             own = {**answered(source, output, where), "finish": way}
             sides = [self._talk(source, where), self._talk(own, where)]
         else:

@@ -50,7 +50,8 @@ class Generate(Section):
     """Divides the logits of tokens that were seen, above 1; 1 for none."""
 
     stop: Many[Ending] = maths(())
-    """Texts that end a response, besides the model's own end of text or turn; they stay in it."""
+    """Texts that end a response, besides the model's own end of text or turn; they stay in it. The chat
+    template `extra_id` ends a turn with such a text: `<extra_id_1>`."""
 
     stop_token_ids: Many[int] = maths(())
     """Tokens that end a response, besides the model's own."""

@@ -256,6 +256,19 @@ def test_generated_answers_to_conversations_and_dialogues(tmp_path):
     assert [shown(s)[1] for s in found] == [" a$", " b$"]
 
 
+def test_an_answer_that_a_text_ended_ends_once_like_the_source_s_own(tmp_path):
+    """Else the marks at the end would tell what was generated, whatever it says."""
+    row = generated({"messages": [*TURNS, {"role": "assistant", "content": "yes"}]}, "no\n<extra_id_1>")
+    row["messages"] = [*TURNS, {"role": "assistant", "content": "no"}]  # as `generate` writes it
+    found = read(tmp_path, [row], kind="generated")
+    assert [shown(s) for s in found] == [(CHAT, "yes\n<extra_id_1>"), (CHAT, "no\n<extra_id_1>")]
+    dialogue = {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: z"}
+    for finish in ("stop", "length"):
+        row = generated(dialogue, "b\n\nUser: and", finish)
+        found = read(tmp_path, [row], kind="generated", format="hh")
+        assert [shown(s)[1] for s in found] == [" a$", " b$"]
+
+
 def test_rows_that_no_stage_generated_are_refused(tmp_path):
     with pytest.raises(Problem, match=r"rows.jsonl:1: expected `output` and `source`"):
         read(tmp_path, [{"prompt": "p", "chosen": "a", "rejected": "b"}], kind="generated")

@@ -45,6 +45,9 @@ def test_a_response_stops_where_a_search_of_its_whole_text_first_finds_one(ids, 
     stops = StopTexts(texts, decode)
     found = next((n for n in range(1, len(ids) + 1) if stops.completed_by_last(ids[:n])), None)
     assert found == first_stop(ids, texts)
+    if found:
+        whole = decode(ids[:found])
+        assert stops.removed(ids[:found]) == whole[: min(whole.find(text) for text in texts if text in whole)]
 
 
 @given(st.integers(0, 300), st.text("ab\n", min_size=1, max_size=6))

@@ -141,6 +141,19 @@ def test_conversations_are_asked_and_answered(world, tmp_path):
         assert asked_of[-1]["content"] in row["input"]
 
 
+def test_a_text_that_ended_a_response_is_not_in_its_turn(world, tmp_path):
+    """Every printable letter ends one here; the chat template ends the turn when it is read again."""
+    talk = {"messages": [{"role": "user", "content": "Hi"}]}
+    data = {"prompts": [{"path": str(toy_rows.written(tmp_path / "talks.jsonl", [talk] * 8))}]}
+    stop = [chr(i) for i in range(33, 127)]
+    assert world(1, attempt, str(asked(tmp_path, data=data, stop=stop)), "ask") == [0]
+    ended = [row for row in toy_rows.rows(tmp_path, "ask") if set(row["output"]) & set(stop)]
+    assert ended
+    for row in ended:
+        first = next(i for i, letter in enumerate(row["output"]) if letter in stop)
+        assert (row["finish"], row["messages"][-1]["content"]) == ("stop", row["output"][:first])
+
+
 def test_a_bad_prompt_is_named_before_the_first_response(world, tmp_path):
     path = toy_rows.written(tmp_path / "p.jsonl", [{"input": "1+1="}] * 9 + [{"question": "?"}])
     assert world(1, attempt, str(asked(tmp_path, data={"prompts": {"path": str(path)}})), "ask") == [1]
