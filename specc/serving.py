@@ -352,7 +352,7 @@ def _rows(
     room = max((0.8 if cuda else 0.5) * share - weights, 0.0)
 
     def fit(length: int) -> int:
-        return int(room / (per_token * (length + 64))) - 1  # one more lies in the cache that nobody reads
+        return int(room / (per_token * (length + 64)))  # the cache grows by so many tokens
 
     while not wishes.length and fit(length) < (wishes.rows or FEW_ROWS) and length > SHORT:
         length //= 2
