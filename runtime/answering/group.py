@@ -114,7 +114,7 @@ def key(own: dict[str, Any]) -> str:
 
 def _text(file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return Path(os.path.expanduser(file)).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise Problem("R005", f"the key file `{file}` cannot be read: {reason}", outside=True) from None

@@ -255,6 +255,17 @@ def test_a_key_that_no_client_can_send_is_refused_before_anything_is_loaded(key,
         assert key not in found.value.message
 
 
+def test_a_key_file_may_lie_in_ones_home(tmp_path, monkeypatch):
+    from runtime.answering import group
+    from runtime.problem import Problem
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Problem, match="the key file `~/key` cannot be read: No such file"):
+        group.key({"key_file": "~/key"})
+    (tmp_path / "key").write_text("s3cret\n")
+    assert group.key({"key_file": "~/key"}) == "s3cret"
+
+
 def test_what_the_model_refuses_in_a_stream_is_the_clients_fault():
     with parrot.answering() as (answering, ranks):
         ranks.mute.set()
