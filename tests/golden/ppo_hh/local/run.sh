@@ -200,4 +200,4 @@ environment=(CUDA_DEVICE_MAX_CONNECTIONS=1 HF_HOME=/shared/cache/huggingface PYT
 groups=(actor critic) heartbeat=3600
 serves=('' 1)
 processes=(8 8)
-run_groups ppo da5a9a6a2bc665861f93ebadc3bfd5274deb1bc7c60d9f5c849434c3d582276b 29500 ppo
+run_groups ppo 6bc994539c1c9199c9efacf3ab100618382869765a02ccac235a900f278c552d 29500 ppo
