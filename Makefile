@@ -22,9 +22,9 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(BIN)/python -m pytest
 
-## make test-fast  the compiler's tests only: no torch
+## make test-fast  the compiler's tests only, on two cores: no torch, and fewer examples of each law
 test-fast: .venv/.ready
-	$(BIN)/python -m pytest -m 'not torch and not slurm and not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not torch and not slurm and not slow'
 
 ## make lint       ruff and pyright
 lint: .venv/.ready
