@@ -38,7 +38,7 @@ from runtime.batch import Batch
 from runtime.offload import Offload
 from runtime.parallel import Parallel
 from runtime.shards import Shard, shards
-from runtime.wanted import wanted
+from runtime.wanted import counted, wanted
 from specc.plan import Role
 
 Loss = Callable[[Tensor, Batch], tuple[Tensor, Mapping[str, Tensor | float]]]
@@ -225,7 +225,8 @@ class Engine:
         batch, packed = next(iterator)
         wants_logprobs = self.role.model.head == "language" and of in ("", "logprobs")
         own: Any = chunk.module if isinstance(chunk, DistributedDataParallel) else chunk
-        own.unreachable, own.wanted = None, wanted(batch.mask_BT) if wants_logprobs else None
+        says = wants_logprobs and own.post_process
+        own.unreachable, own.wanted = None, wanted(batch.mask_BT) if says else None
         if self.stops and "early" in batch.extra:
             own.unreachable = self.stops, batch.extra["early"] > 0
         output = chunk(
@@ -235,6 +236,7 @@ class Engine:
             labels=batch.labels_BT if wants_logprobs else None,
             packed_seq_params=packed,
         )
+        output = counted(output, batch.mask_BT) if says else output
         return output, partial(_summed_loss, batch=batch, loss=loss) if loss else None
 
     def _summed(self, stored: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

@@ -47,6 +47,14 @@ def whole_lines(layer: Any) -> Iterator[None]:
         layer.sequence_parallel, layer.allreduce_dgrad = True, False
 
 
+def counted(found: Tensor, mask_BT: Tensor) -> Tensor:
+    """Numbers [B, T, ...], 0 where the mask is, whether columns were picked or not: who compares two passes
+    over other microbatches must not meet a number here and nothing there.
+    """
+    blank_BT = mask_BT == 0
+    return found.masked_fill(blank_BT.view(*blank_BT.shape, *[1] * (found.dim() - 2)), 0.0)
+
+
 def put_back(found: Tensor, wanted_n: Tensor, size: torch.Size) -> Tensor:
     """Numbers [1, n, ...] of the wanted columns in [B, T, ...]; 0 elsewhere. `size` is (B, T)."""
     lines, columns = size

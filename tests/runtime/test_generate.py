@@ -107,6 +107,10 @@ def drawn(role, *orders):
 
     cpu.install()
     engine = Engine(role, parallel.start(role.layout, "gloo", "cpu", timeout_seconds=60))
+    for chunk in engine.chunks:
+        for name, parameter in chunk.named_parameters():
+            if name.endswith("bias"):  # they begin with 0, which nobody would miss
+                parameter.data.fill_(0.05)
     asked, sampling = prompts(100, vocab=250), Sampling(max_tokens=24, min_tokens=2, **DRAWN)
     answers = []
     for slots, order in orders:
@@ -141,7 +145,7 @@ def state_of(engine):
 
     modules = [module for chunk in engine.chunks for module in chunk.modules()]
     parallel_modules = sum(getattr(module, "sequence_parallel", False) is True for module in modules)
-    replaced = sum(isinstance(module, CachedAttention) for module in modules)
+    replaced = sum(isinstance(module, CachedAttention) or "forward" in vars(module) for module in modules)
     return engine.config.sequence_parallel, parallel_modules > 0, replaced, engine.chunks[0].training
 
 
@@ -151,6 +155,9 @@ KINDS = {
     "learned": {"position": "learned", "norm": "layernorm", "activation": "gelu", "linear_bias": True},
     "tied": {"tied": True},
     "experts": {"experts": 4, "experts_per_token": 2},
+    "shared": {"experts": 4, "experts_per_token": 2, "shared_expert_ffn": 48, "norm": "rmsnorm_1p"},
+    "partial": {"rope_percent": 0.5, "norm": "layernorm_1p", "activation": "squared_relu", "qkv_bias": True},
+    "scaled": {"embedding_scale": 8.0, "activation": "geglu", "norm": "rmsnorm_1p", "tied": True},
 }
 DRAWN_LAYOUTS = [
     ("dense", Layout(tp=2, sequence_parallel=True)),
@@ -162,6 +169,8 @@ DRAWN_LAYOUTS = [
     ("experts", Layout(dp=2, ep=2)),
     ("experts", Layout(tp=2, sequence_parallel=True, ep=2)),
     ("experts", Layout(pp=2, dp=2, ep=2)),
+    ("shared", Layout(tp=2, sequence_parallel=True, ep=2)),
+    ("partial", Layout(tp=2)),
 ]
 SHUFFLED = [(i * 37) % 100 for i in range(100)]
 

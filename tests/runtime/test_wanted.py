@@ -25,6 +25,30 @@ def test_where_nothing_is_learnt_one_column_is_wanted_and_where_nearly_all_is_ev
     assert wanted(torch.ones(2, 4)) is None
 
 
+@pytest.mark.parametrize(("prompt", "picked"), [(2, False), (9, True), (31, True)])
+def test_what_does_not_count_is_0_whether_rows_were_picked_or_not(world, prompt, picked):
+    """Two passes may share a row and not the other rows of its microbatch."""
+    from runtime.batch import Sample
+
+    row = Sample(0, list(range(31)), [0] * prompt + [1] * (31 - prompt))
+    [(output, mask_BT, was_picked)] = world(1, said, toys.role(), [row])
+    assert was_picked == picked
+    assert mask_BT.sum() == 31 - prompt
+    assert not output[mask_BT == 0].any()
+    assert output[mask_BT > 0].all()
+
+
+def said(role, rows):
+    """Log-probabilities of a microbatch, its mask, and whether rows of it were picked."""
+    from runtime import cpu, engine, parallel
+    from runtime.wanted import wanted
+
+    cpu.install()
+    model = engine.Engine(role, parallel.start(role.layout, "gloo", "cpu", timeout_seconds=60))
+    [batch] = toys.microbatches(role, 0, rows)
+    return model.forward([batch])[0], batch.mask_BT, wanted(batch.mask_BT) is not None
+
+
 def learnt(role, packed, picks):
     """Log-probabilities, sums, gradients and the size of the logits of a step with entropies."""
     from runtime import cpu, engine, parallel
