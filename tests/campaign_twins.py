@@ -2,6 +2,8 @@
 
 `python tests/campaign_twins.py [NAME ...]` prints of each spec how long it took, how it ended, and its stages
 with the program of each group of processes. The exit code is 1 when one of them failed.
+
+2026-11-21, this command, beside other campaigns on two cores: 31 of 31 finished, 5 to 20 s each, 6 minutes.
 """
 
 import json
