@@ -3,7 +3,17 @@
 `python tests/bench_dpo.py [--seeds 3] [--steps 120]` fine-tunes a tiny random Llama on the preferred answers
 to one half of the instructions, lets it learn the preferences by each loss, and prints the loss and the share
 of pairs about the *other* half of the instructions whose better answer it finds; chance is 50 %, and with 460
-pairs one standard deviation is 2.3 %.
+pairs one standard deviation is 2.3 %. `dpo-average` compares means of log-probabilities in place of sums.
+
+2026-11-21, 120 steps, two busy cores:
+
+    loss  seed  training loss    validation loss  accuracy
+    dpo   1      0.693 ->  0.050    2.488            40.8%
+    dpo   2      0.693 ->  0.070    2.490            41.7%
+    dpo   3      0.693 ->  0.134    2.989            38.6%
+
+So it learns the 434 pairs by heart and nothing about others. It is below chance there because what it has not
+seen loses probability with each token, and of 72 % of these pairs people like the longer answer better.
 """
 
 import argparse

@@ -13,18 +13,22 @@ loop's: deal the rows, step, log. 1.16.0 has no PPO trainer any more, so PPO the
 *mix*: rows as they come (GSM8K's answers, real comparisons, GSM8K's questions with responses that end at
 random); here SFT and reward rows are packed. *padded*: all rows of one length, nothing to be gained.
 
-First figures, of 2026-11-21 with `--rounds 2 --steps 1` on two cores that many others used, so rough:
+2026-11-21, `--rounds 4 --steps 2`, two cores that others used a little (load 5 to 7):
 
     case              TRL tokens/s   here tokens/s   ratio: CPU   wall
-    sft-mix-256               1422            1697         1.22   0.78
-    reward-mix-256            1321            1958         1.49   1.11
-    ppo-mix-256                448             485         1.07   0.81
-    sft-padded-256            2518            2752         1.17   1.55
-    reward-padded-256         2637            2565         0.97   1.05
-    ppo-padded-256             710             579         0.82   0.97
+    sft-mix-256               1784            2333         1.32   1.36
+    reward-mix-256            1660            2326         1.40   1.43
+    ppo-mix-256                590             902         1.51   1.53
+    sft-padded-256            3105            3754         1.21   1.22
+    sft-padded-512             867             935         1.07   1.08
+    reward-padded-256         4027            4002         0.98   0.99
+    reward-padded-512          942             930         0.99   1.00
+    ppo-padded-256            1391            1323         0.96   0.97
+    ppo-padded-512             276             277         1.01   1.02
 
 What PPO spends more on padded rows: old log-probabilities come from a pass of the training model (there from
-the sampler's logits, so its first ratio is not exactly 1), and generation of few rows of one length.
+the sampler's logits, so its first ratio is not exactly 1). What it saves: prompts and padding stay out of the
+vocabulary's product.
 """
 
 from __future__ import annotations
