@@ -7,13 +7,19 @@ pairs one standard deviation is 2.3 %. `dpo-average` compares means of log-proba
 
 2026-11-21, 120 steps, two busy cores:
 
-    loss  seed  training loss    validation loss  accuracy
-    dpo   1      0.693 ->  0.050    2.488            40.8%
-    dpo   2      0.693 ->  0.070    2.490            41.7%
-    dpo   3      0.693 ->  0.134    2.989            38.6%
+    loss         seed  training loss    validation loss  accuracy
+    dpo          1      0.693 ->  0.050    2.488            40.8%
+    dpo          2      0.693 ->  0.070    2.490            41.7%
+    dpo          3      0.693 ->  0.134    2.989            38.6%
+    dpo          mean                                      40.4%
+    dpo-average  1      0.693 ->  0.484    0.684            60.5%
+    dpo-average  2      0.693 ->  0.495    0.686            54.3%
+    dpo-average  3      0.693 ->  0.522    0.704            54.7%
+    dpo-average  mean                                      56.5%
 
-So it learns the 434 pairs by heart and nothing about others. It is below chance there because what it has not
-seen loses probability with each token, and of 72 % of these pairs people like the longer answer better.
+On sums it learns the 434 pairs by heart and is below chance on others: what it has not seen loses probability
+with each token, and of 72 % of those pairs people like the longer answer better. On means it learns less of
+the pairs and something about others.
 """
 
 import argparse

@@ -7,11 +7,11 @@ once they share the generator's batches; one at a time each is a batch of its ow
 keeps its connection. Both take turns, twice each; the ratio of the sums counts, which a busy machine disturbs
 least.
 
-2026-11-21, `make bench-serve`, 64 requests, on two cores that others used too (load 9, then 17); tokens/s:
+2026-11-21, `make bench-serve`, 64 requests, on two cores that others used a little (load 5); tokens/s:
 
     model         one at a time    all at once    ratio
-    hidden 64         165, 107    4,238, 2,408    26, 23
-    hidden 512          40, 23        513, 426    13, 18
+    hidden 64               301          6,998     23.3
+    hidden 512               51            721     14.2
 
 In a profile of the ranks nine tenths of the time are the model's pass and a thirtieth is drawing: 64 answers
 take some 34 steps, and asking for news, telling tokens and looking for the stop file is below one hundredth.
