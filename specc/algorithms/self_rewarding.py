@@ -52,6 +52,9 @@ PROGRAM = "self_rewarding"
 JUDGE_WORDS, QUESTION_TOKENS = 150, 400
 """Tokens of a judgement, asked to have 100 words, and of the judge's template: for expected times."""
 
+EACH = ("beta", "length_control")
+"""Fields with a number for each iteration."""
+
 TINY_STEPS, TINY_ROW, TINY_JUDGEMENT = 2, 2048, 16
 """Of a tiny twin: steps of an iteration, tokens of a row, and of a judgement."""
 
@@ -155,7 +158,7 @@ class SelfRewarding(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SelfRewarding:
-        for key in ("beta", "length_control"):
+        for key in EACH:
             given = len(getattr(self, key))
             if given not in (1, self.iterations):
                 message = f"`{key}` has {given} numbers for {self.iterations} iterations"
@@ -213,13 +216,18 @@ def lower(spec: Spec, name: str) -> list[Stage]:
 
 
 def smaller(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tiny twin has instead: few responses, and rows with room for the judge's question in bytes."""
+    """What a tiny twin has instead: two iterations of few responses, and rows with room for the judge's
+    question in bytes.
+    """
     own, train = stage[PROGRAM], stage["train"]
+    kept = min(own["iterations"], 2)
     most: dict[str, Any] = {
         "train.steps": min(train.get("steps") or TINY_STEPS, TINY_STEPS),
         "train.seq_length": min(train["seq_length"], TINY_ROW),
         "train.validate_every": TINY_STEPS,
         "train.save_every": 1,
+        f"{PROGRAM}.iterations": kept,
+        **{f"{PROGRAM}.{key}": own[key][:kept] for key in EACH if isinstance(own[key], list)},
         f"{PROGRAM}.responses": min(own["responses"], 2),
         f"{PROGRAM}.judgements": min(own["judgements"], 2),
         f"{PROGRAM}.meta.batch": min(own["meta"]["batch"], 2),
@@ -373,5 +381,5 @@ def _identity(spec: Spec, iteration: int) -> dict[str, Any]:
     """What makes an iteration's numbers: another number of iterations changes nothing for those there are."""
     own = f"{PROGRAM}."
     said = {key: value for key, value in maths_fields(spec).items() if key != f"{own}iterations"}
-    now = {key: _of(getattr(spec.self_rewarding, key), iteration) for key in ("beta", "length_control")}
+    now = {key: _of(getattr(spec.self_rewarding, key), iteration) for key in EACH}
     return said | {f"{own}{key}": value for key, value in now.items()} | {f"{own}iteration": iteration}

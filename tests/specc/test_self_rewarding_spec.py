@@ -2,6 +2,7 @@
 
 import pytest
 
+from specc.compile import compile_spec
 from specc.plan import from_json, to_json
 
 SPEC = """\
@@ -189,3 +190,13 @@ def test_a_step_is_timed_by_all_that_it_generates(compile_text):
     assert many["train"] == pytest.approx(few["train"], rel=0.5)  # pairs are as many
     assert "log-probs" not in many
     assert many["reference"] > 0
+
+
+def test_a_twin_has_the_first_two_iterations_with_their_own_numbers(tmp_path):
+    spec = tmp_path / "own.yaml"
+    text = SPEC.replace("cluster: toy", "cluster: local-cpu")
+    spec.write_text(text + "self_rewarding: {iterations: 3, beta: [0.1, 0.2, 0.3], length_control: 0.5}\n")
+    done = compile_spec(spec, tiny=True, here=True)
+    assert done.plan, done.diagnostics
+    found = [job.settings["self_rewarding"] for job in done.plan.jobs]
+    assert [(own["beta"], own["length_control"]) for own in found] == [(0.1, 0.5), (0.2, 0.5)]
