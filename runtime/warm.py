@@ -155,12 +155,16 @@ def lead(asked: dict[str, Any]) -> int:
 
 
 def write_to(log: Path) -> None:
-    """From here on nothing is read, and everything is written to the end of this file."""
+    """From here on nothing is read, and everything is written to the end of this file, whole lines at a time:
+    the ranks of a group share it.
+    """
     for name, flags, numbers in ((os.devnull, os.O_RDONLY, (0,)), (log, os.O_WRONLY | os.O_APPEND, (1, 2))):
         file = os.open(name, flags | os.O_CREAT, 0o666)
         for number in numbers:
             os.dup2(file, number)
         os.close(file)
+    for stream in (sys.stdout, sys.stderr):  # with `-u` each argument of a print would be a write of its own
+        stream.reconfigure(line_buffering=True, write_through=False)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def store(port: int) -> Any:
